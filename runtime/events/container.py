@@ -1,0 +1,70 @@
+"""Events as columns, and a recording: events plus what is known of the sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Sensor readings in the order they were given, one row each.
+
+    Attributes:
+        t: (N,) int64, ticks.
+        x: (N,) uint16, column; audio: channel.
+        y: (N,) uint16, row; audio: ear.
+        p: (N,) bool, polarity, True = ON.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.bool_)):
+            column = np.ascontiguousarray(getattr(self, name), dtype=dtype)
+            if column.ndim != 1 or len(column) != len(self.t):
+                raise ValueError(f"column {name} has shape {column.shape}, expected ({len(self.t)},)")
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Events:
+        return Events(self.t[rows], self.x[rows], self.y[rows], self.p[rows])
+
+    @classmethod
+    def empty(cls) -> Events:
+        """No events."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.bool_))
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Events]) -> Events:
+        """The parts one after the other, times unchanged."""
+        parts = [cls.empty(), *parts]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in "txyp"))
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A finite stream of one sensor.
+
+    Attributes:
+        events: The events.
+        width: Sensor columns (audio: channels), or `None` where the file does not say.
+        height: Sensor rows (audio: ears), or `None`.
+        tick_us: Length of one tick of `events.t` in microseconds.
+        source: Where it came from, for messages.
+        format: Name of the file format.
+    """
+
+    events: Events
+    width: int | None = None
+    height: int | None = None
+    tick_us: float = 1.0
+    source: str = "memory"
+    format: str = "memory"

@@ -1,0 +1,214 @@
+"""Front end `token_dt`: one item per event pair, a token and the gap in milliseconds (event-ssm, spec 1).
+
+    token = x                      rule `channel`  (audio)
+          | x y + W H p            rule `product`  (what the published DVS checkpoints were trained with)
+          | x + W y + W H p        rule `linear`
+    dt    = (t_next - t) / 1000    `next`: the gap after the event, so event k becomes an item when event k+1 arrives
+          | (t - t_previous)/1000  `previous`: the gap before it (0 for the first), so every event is an item at once
+
+This file is the definition; generated code is tested against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import UserError
+from runtime.events.container import Events
+from runtime.program import TensorSpec
+
+RULES = ("channel", "product", "linear")
+GAPS = ("next", "previous")
+
+
+@dataclass(frozen=True)
+class TokenDt:
+    """The declaration of the front end; `open` starts a stream.
+
+    Attributes:
+        rule: `channel`, `product` or `linear`.
+        width: Sensor columns W, or channels.
+        height: Sensor rows H, 1 for audio.
+        dt: `next` or `previous`.
+        vocabulary: Number of tokens the model knows; tokens lie in `[0, vocabulary)`.
+        fixed_dt_us: If set, every gap counts as this many microseconds (the ablation without time information).
+    """
+
+    rule: str
+    width: int
+    height: int
+    dt: str
+    vocabulary: int
+    fixed_dt_us: float | None = None
+    kind: str = "token_dt"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise UserError(f"token rule {self.rule!r} does not exist; choose one of {', '.join(RULES)}")
+        if self.dt not in GAPS:
+            raise UserError(f"dt {self.dt!r} does not exist; choose one of {', '.join(GAPS)}")
+        if self.kind != "token_dt":
+            raise UserError(f"front end {self.kind!r} is not token_dt")
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> TokenDt:
+        """The declaration from a manifest."""
+        return cls(**table)
+
+    def to_json(self) -> dict[str, Any]:
+        """The declaration for a manifest."""
+        return asdict(self)
+
+    @property
+    def items(self) -> tuple[TensorSpec, ...]:
+        """The values of one item; `elapsed` is the exact time since the stream's first event, in ms."""
+        return (
+            TensorSpec("token", "int64", (), (0, self.vocabulary)),
+            TensorSpec("dt", "float32", (), unit="ms"),
+            TensorSpec("elapsed", "float32", (), unit="ms"),
+        )
+
+    def tokens(self, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """(N,) int64 tokens of (N,) coordinates; the caller has checked their ranges."""
+        x = x.astype(np.int64)
+        if self.rule == "channel":
+            return x
+        y, p = y.astype(np.int64), p.astype(np.int64)
+        plane = self.width * self.height
+        return (x * y if self.rule == "product" else x + self.width * y) + plane * p
+
+    def open(self, tick_us: float = 1.0) -> TokenDtStream:
+        """A stream at its beginning, of a sensor whose tick lasts `tick_us` microseconds."""
+        return TokenDtStream(self, tick_us)
+
+
+class TokenDtStream:
+    """The front end of one running stream: pairs events with gaps and checks them.
+
+    A push that fails leaves the stream as it was.
+    """
+
+    def __init__(self, spec: TokenDt, tick_us: float = 1.0) -> None:
+        self.spec = spec
+        self.tick_us = tick_us
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every event."""
+        self._events = 0
+        self._first = 0
+        self._last = 0
+        self._pending = 0
+
+    def snapshot(self) -> dict[str, int]:
+        """Everything the stream remembers, as plain integers."""
+        return {"events": self._events, "first": self._first, "last": self._last, "pending": self._pending}
+
+    def restore(self, snapshot: Mapping[str, int]) -> None:
+        """Continues where `snapshot` was taken."""
+        self._events, self._first = snapshot["events"], snapshot["first"]
+        self._last, self._pending = snapshot["last"], snapshot["pending"]
+
+    def push(self, events: Events) -> dict[str, np.ndarray]:
+        """Takes events and returns the items that became complete.
+
+        Args:
+            events: Any number of events, in time order.
+
+        Returns:
+            `token` (N,) int64, `dt` (N,) float32 and `elapsed` (N,) float32, in milliseconds.
+
+        Raises:
+            UserError: If an event lies outside the sensor or goes back in time.
+        """
+        if not len(events):
+            return {"token": np.empty(0, np.int64), "dt": np.empty(0, np.float32), "elapsed": np.empty(0, np.float32)}
+        self._check(events)
+        token = self.spec.tokens(events.x, events.y, events.p)
+        pending = int(token[-1])
+        first = self._first if self._events else int(events.t[0])
+        if self.spec.dt == "previous":
+            t = np.concatenate([[self._last if self._events else first], events.t])
+        elif self._events:
+            t, token = np.concatenate([[self._last], events.t]), np.concatenate([[self._pending], token[:-1]])
+        else:
+            t, token = events.t, token[:-1]
+        if self.spec.fixed_dt_us is None:
+            dt = np.diff(t) * self.tick_us / 1000
+            elapsed = (t[1:] - first) * self.tick_us / 1000
+        else:
+            items = max(self._events - (self.spec.dt == "next"), 0)
+            dt = np.full(len(token), self.spec.fixed_dt_us / 1000)
+            elapsed = np.arange(items + 1, items + len(token) + 1) * (self.spec.fixed_dt_us / 1000)
+        self._events, self._first, self._last, self._pending = self._events + len(events), first, int(events.t[-1]), pending
+        return {"token": token, "dt": dt.astype(np.float32), "elapsed": elapsed.astype(np.float32)}
+
+    def push_event(self, t: int, x: int, y: int, p: bool) -> tuple[int, float, float] | None:
+        """The fast path of `push` for one event.
+
+        Args:
+            t: Ticks.
+            x: Column or channel.
+            y: Row or ear.
+            p: Polarity.
+
+        Returns:
+            (token, dt, elapsed) of the item that became complete, or `None` while it waits for the next event.
+
+        Raises:
+            UserError: As `push`.
+        """
+        spec = self.spec
+        if not (0 <= x < spec.width and 0 <= y < spec.height) or (self._events and t < self._last):
+            self._refuse(t, x, y)
+        if spec.rule == "channel":
+            token = x
+        else:
+            token = (x * y if spec.rule == "product" else x + spec.width * y) + spec.width * spec.height * bool(p)
+        if token >= spec.vocabulary:
+            self._refuse_token(token)
+        events, last = self._events, self._last
+        self._events, self._last = events + 1, t
+        if spec.dt == "next":
+            token, self._pending = self._pending, token
+        if not events:
+            self._first = t
+            if spec.dt == "next":
+                return None
+            last = t
+        if spec.fixed_dt_us is None:
+            return token, (t - last) * self.tick_us / 1000, (t - self._first) * self.tick_us / 1000
+        dt = spec.fixed_dt_us / 1000
+        return token, dt, (self._events - (spec.dt == "next")) * dt
+
+    def _check(self, events: Events) -> None:
+        spec = self.spec
+        outside = (events.x >= spec.width) | (events.y >= spec.height)
+        back = np.diff(events.t, prepend=self._last if self._events else events.t[0]) < 0
+        if (bad := outside | back).any():
+            row = int(bad.argmax())
+            self._refuse(int(events.t[row]), int(events.x[row]), int(events.y[row]), row, events)
+        token = spec.tokens(events.x, events.y, events.p)
+        if (token >= spec.vocabulary).any():
+            self._refuse_token(int(token.max()))
+
+    def _refuse(self, t: int, x: int, y: int, row: int = 0, events: Events | None = None) -> None:
+        number = self._events + row
+        spec = self.spec
+        if not (0 <= x < spec.width and 0 <= y < spec.height):
+            raise UserError(
+                f"event {number} at x={x}, y={y} lies outside the model's {spec.width} x {spec.height} sensor; "
+                "check the sensor size, or crop with --roi or scale with --resize"
+            )
+        before = int(events.t[row - 1]) if row and events is not None else self._last
+        raise UserError(
+            f"event {number} at t={t} is earlier than the event before it at t={before}; "
+            "sort the recording by time first, or reset the session between recordings"
+        )
+
+    def _refuse_token(self, token: int) -> None:
+        raise UserError(f"token {token} is outside the model's vocabulary of {self.spec.vocabulary}; check token rule and sensor size")
