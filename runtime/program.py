@@ -198,7 +198,9 @@ class ProgramSpec:
                 notes=dict(table.get("notes", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the program table of this bundle is malformed ({error!r}); export the model again") from error
+            raise UserError(
+                f"the program table of this bundle is malformed ({error!r}); export the model again"
+            ) from error
 
 
 def check(spec: ProgramSpec) -> None:

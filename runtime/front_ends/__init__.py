@@ -19,5 +19,7 @@ def front_end(declaration: Mapping[str, Any]) -> TokenDt:
     """
     kind = declaration.get("kind")
     if kind not in FRONT_ENDS:
-        raise UserError(f"front end {kind!r} is unknown to this version of the runtime; it knows {', '.join(FRONT_ENDS)}")
+        raise UserError(
+            f"front end {kind!r} is unknown to this version of the runtime; it knows {', '.join(FRONT_ENDS)}"
+        )
     return FRONT_ENDS[kind].from_json(declaration)

@@ -144,7 +144,12 @@ class TokenDtStream:
             items = max(self._events - (self.spec.dt == "next"), 0)
             dt = np.full(len(token), self.spec.fixed_dt_us / 1000)
             elapsed = np.arange(items + 1, items + len(token) + 1) * (self.spec.fixed_dt_us / 1000)
-        self._events, self._first, self._last, self._pending = self._events + len(events), first, int(events.t[-1]), pending
+        self._events, self._first, self._last, self._pending = (
+            self._events + len(events),
+            first,
+            int(events.t[-1]),
+            pending,
+        )
         return {"token": token, "dt": dt.astype(np.float32), "elapsed": elapsed.astype(np.float32)}
 
     def push_event(self, t: int, x: int, y: int, p: bool) -> tuple[int, float, float] | None:
@@ -211,4 +216,6 @@ class TokenDtStream:
         )
 
     def _refuse_token(self, token: int) -> None:
-        raise UserError(f"token {token} is outside the model's vocabulary of {self.spec.vocabulary}; check token rule and sensor size")
+        raise UserError(
+            f"token {token} is outside the model's vocabulary of {self.spec.vocabulary}; check token rule and sensor size"
+        )

@@ -1,0 +1,125 @@
+"""Bundles: the folder that ships. Layout, hashes, and the reader that trusts no byte before its hash.
+
+NAME.neuro/
+manifest.json       what is inside, for whom, and the SHA-256 of every other file
+manifest.sha256     the manifest's own hash
+graphs/*.onnx       stages (target onnx)
+golden_trace.npz    a real sequence with the float64 reference's answers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+from runtime.program import ProgramSpec
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+MANIFEST_HASH = "manifest.sha256"
+TRACE = "golden_trace.npz"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose manifest has been verified.
+
+    Attributes:
+        root: The folder.
+        manifest: The manifest as parsed.
+        program: The program's tables.
+    """
+
+    root: Path
+    manifest: dict[str, Any]
+    program: ProgramSpec
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest["name"]
+
+    @property
+    def target(self) -> str:
+        """The target it was built for, e.g. `onnx-fp32`."""
+        return self.manifest["target"]["name"]
+
+    @property
+    def parity(self) -> dict[str, Any]:
+        """The parity report of the export."""
+        return self.manifest["parity"]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, after their hash was found to match.
+
+        Raises:
+            UserError: If the file is missing, was changed, or is not part of the bundle.
+        """
+        entry = self.manifest["files"].get(name)
+        if entry is None:
+            raise UserError(f"{self.root} does not list a file {name!r} in its manifest; export the model again")
+        path = self.root / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} of the bundle cannot be read ({error.strerror}); copy the bundle again") from error
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise UserError(
+                f"{path} is not the file that was exported (its SHA-256 differs); copy or export the bundle again"
+            )
+        return data
+
+    def graphs(self) -> dict[str, bytes]:
+        """Stage name -> verified graph bytes."""
+        return {stage: self.read(path) for stage, path in self.manifest["graphs"].items()}
+
+    def verify_files(self) -> None:
+        """Checks the hash of every file.
+
+        Raises:
+            UserError: At the first file that differs.
+        """
+        for name in self.manifest["files"]:
+            self.read(name)
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Opens a bundle and checks its manifest.
+
+    Args:
+        path: The folder `NAME.neuro`.
+
+    Returns:
+        The bundle; its other files are checked when they are read.
+
+    Raises:
+        UserError: If the folder is no bundle, was changed, or has a schema this version does not know.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a bundle folder; give the NAME.neuro folder that `neurocompile export` wrote")
+    try:
+        data = (root / MANIFEST).read_bytes()
+        recorded = (root / MANIFEST_HASH).read_text("ascii", "replace").split()
+    except OSError as error:
+        raise UserError(
+            f"{root} is not a complete bundle ({error.filename}: {error.strerror}); export the model again"
+        ) from error
+    if not recorded or hashlib.sha256(data).hexdigest() != recorded[0]:
+        raise UserError(
+            f"{root / MANIFEST} is not the manifest that was exported (its SHA-256 differs); copy or export the bundle again"
+        )
+    try:
+        manifest = json.loads(data)
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{root / MANIFEST} is no manifest ({error}); export the model again") from error
+    if schema != SCHEMA:
+        raise UserError(
+            f"{root} has manifest schema {schema}, this runtime reads schema {SCHEMA}; install the matching version or export again"
+        )
+    return Bundle(root, manifest, ProgramSpec.from_json(manifest["program"]))

@@ -1,0 +1,159 @@
+"""Golden traces: a real sequence with the float64 reference's readouts and states at chosen items, and their comparison."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import UserError
+from runtime.events.container import Events
+from runtime.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What the reference says about one sequence.
+
+    Attributes:
+        events: The sequence.
+        tick_us: Tick length in microseconds.
+        marks: (K,) int64, numbers of events after which the columns below were taken, increasing.
+        readouts: (K, C) float64.
+        states: State name -> (K, ...) float64.
+        source: Where the events came from, for reports.
+    """
+
+    events: Events
+    tick_us: float
+    marks: np.ndarray
+    readouts: np.ndarray
+    states: Mapping[str, np.ndarray]
+    source: str
+
+    def to_bytes(self) -> bytes:
+        """The trace as an `.npz` archive."""
+        buffer = io.BytesIO()
+        columns = {f"events/{name}": getattr(self.events, name) for name in "txyp"}
+        states = {f"states/{name}": value for name, value in self.states.items()}
+        np.savez_compressed(
+            buffer,
+            marks=self.marks,
+            readouts=self.readouts,
+            tick_us=np.float64(self.tick_us),
+            source=np.array(self.source),
+            **columns,
+            **states,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trace:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            UserError: If the archive is not a trace.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return cls(
+                    events=Events(*(file[f"events/{name}"] for name in "txyp")),
+                    tick_us=float(file["tick_us"]),
+                    marks=file["marks"],
+                    readouts=file["readouts"],
+                    states={key[7:]: file[key] for key in file.files if key.startswith("states/")},
+                    source=str(file["source"]),
+                )
+        except Exception as error:  # zipfile, numpy and zlib each raise their own kinds on damaged archives.
+            raise UserError(
+                f"the golden trace of this bundle cannot be read ({error}); export the model again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a session was from the reference at one mark.
+
+    Attributes:
+        mark: Events pushed so far.
+        what: `readout` or a state's name.
+        absolute: Largest absolute difference.
+        relative: The same, relative to the largest absolute value that the tensor reaches anywhere in the trace.
+    """
+
+    mark: int
+    what: str
+    absolute: float
+    relative: float
+
+
+def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: float, source: str) -> Trace:
+    """Pushes `events` through `session` and notes readout and states at every mark, as float64."""
+    session.reset()
+    names = [state.name for state in session.spec.states]
+    readouts, states, done = [], {name: [] for name in names}, 0
+    for mark in marks:
+        session.push(events[done : int(mark)])
+        done = int(mark)
+        readouts.append(session.readout().astype(np.float64))
+        for name in names:
+            states[name].append(session.state(name).astype(np.float64))
+    columns = {name: np.stack(values) for name, values in states.items()}
+    return Trace(events[:done], tick_us, np.asarray(marks, np.int64), np.stack(readouts), columns, source)
+
+
+def compare(session: Session, trace: Trace, *, event_by_event: bool = True) -> list[Deviation]:
+    """Replays the trace's events and measures the deviation at every mark.
+
+    Args:
+        session: The session under test; it is reset first.
+        trace: The reference.
+        event_by_event: Push single events, as a live stream would; otherwise in bulk (chunks where available).
+
+    Returns:
+        One deviation per mark and tensor.
+    """
+    session.reset()
+    events, done, deviations = trace.events, 0, []
+    for k, mark in enumerate(trace.marks.tolist()):
+        if event_by_event:
+            columns = (events.t[done:mark], events.x[done:mark], events.y[done:mark], events.p[done:mark])
+            for t, x, y, p in zip(*(column.tolist() for column in columns), strict=True):
+                session.push_event(t, x, y, p)
+        else:
+            session.push(events[done:mark])
+        done = mark
+        deviations.append(_deviation(mark, "readout", session.readout(), trace.readouts, k))
+        deviations += [_deviation(mark, name, session.state(name), values, k) for name, values in trace.states.items()]
+    return deviations
+
+
+def worst(deviations: list[Deviation], what: str | None = None) -> Deviation:
+    """The largest relative deviation, of all tensors or of one; NaN counts as the largest."""
+    chosen = [d for d in deviations if what in (None, d.what)]
+    return max(chosen, key=lambda d: np.inf if np.isnan(d.relative) else d.relative)
+
+
+def summary(deviations: list[Deviation]) -> dict[str, Any]:
+    """The figures a report prints: the worst of the readout, of any state, and over time."""
+    by_mark = {}
+    for deviation in deviations:
+        by_mark[deviation.mark] = max(by_mark.get(deviation.mark, 0.0), deviation.relative)
+    readout, overall = worst(deviations, "readout"), worst(deviations)
+    return {
+        "readout_absolute": readout.absolute,
+        "readout_relative": readout.relative,
+        "worst_relative": overall.relative,
+        "worst_tensor": overall.what,
+        "worst_at_event": overall.mark,
+        "relative_by_event": {str(mark): value for mark, value in by_mark.items()},
+    }
+
+
+def _deviation(mark: int, what: str, value: np.ndarray, reference: np.ndarray, k: int) -> Deviation:
+    absolute = float(np.max(np.abs(value.astype(np.float64) - reference[k]), initial=0.0))
+    scale = float(np.max(np.abs(reference), initial=0.0))
+    return Deviation(mark, what, absolute, absolute / scale if scale else absolute)
