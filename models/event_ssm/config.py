@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, TypeVar
 
 from runtime.errors import UserError
 
@@ -28,6 +28,7 @@ COUNTS = (
 )
 SWITCHES = ("conj_sym", "clip_eigs", "prenorm", "batchnorm")
 WITHOUT_EFFECT = ("pooling_every_n_layers",)
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,7 @@ class EventSSMConfig:
         Raises:
             UserError: If a name is unknown or missing, or a value is out of range.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(table) - known):
-            raise UserError(
-                f"event-ssm config: {', '.join(unknown)} is not known; known names: {', '.join(sorted(known))}"
-            )
-        if missing := [name for name in COUNTS[:7] if name not in table]:
-            raise UserError(f"event-ssm config: {', '.join(missing)} is missing; add it")
-        return cls(**table)
+        return build(cls, table)
 
     @classmethod
     def from_upstream(
@@ -197,14 +191,36 @@ class EventSSMConfig:
         Raises:
             UserError: If a part or value is missing, unknown or out of range.
         """
-        parts: dict[str, Any] = {}
-        model = table.get("model", {})
-        for part in ("ssm_init", "ssm"):
-            if not isinstance(model, Mapping) or not isinstance(model.get(part), Mapping):
-                raise UserError(f"event-ssm config: model.{part} is missing; give the published nesting model.{part}")
-            parts |= model[part]
-        data = table.get("data") or {}
-        for name, given in (("num_embeddings", num_embeddings), ("num_classes", num_classes)):
-            if (value := data.get(name) if given is None else given) is not None:
-                parts[name] = value
-        return cls.from_json({name: value for name, value in parts.items() if name not in WITHOUT_EFFECT})
+        given = {"num_embeddings": num_embeddings, "num_classes": num_classes}
+        return cls.from_json(merge_upstream(table) | {name: n for name, n in given.items() if n is not None})
+
+
+def build(kind: type[Config], table: Mapping[str, Any]) -> Config:
+    """Makes a configuration of class `kind` from its names and values.
+
+    Raises:
+        UserError: If a name is unknown or missing.
+    """
+    known = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(table) - set(known)):
+        raise UserError(f"event-ssm config: {', '.join(unknown)} is not known; known names: {', '.join(sorted(known))}")
+    if missing := [name for name, required in known.items() if required and name not in table]:
+        raise UserError(f"event-ssm config: {', '.join(missing)} is missing; add it")
+    return kind(**table)
+
+
+def merge_upstream(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Flattens the published nesting to one table of names and values.
+
+    Raises:
+        UserError: If a part of the nesting is missing.
+    """
+    merged: dict[str, Any] = {}
+    model = table.get("model")
+    for part in ("ssm_init", "ssm"):
+        if not isinstance(model, Mapping) or not isinstance(model.get(part), Mapping):
+            raise UserError(f"event-ssm config: model.{part} is missing; give the published nesting model.{part}")
+        merged |= model[part]
+    data = table.get("data") or {}
+    merged |= {name: data[name] for name in ("num_embeddings", "num_classes") if name in data}
+    return {name: value for name, value in merged.items() if name not in WITHOUT_EFFECT}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,11 @@ class EventSSM(nn.Module):
         )
         self.decoder = hippo.dense(config.width, config.num_classes)
 
+    def layers(self) -> Iterator[nn.Module]:
+        """Every `SequenceLayer`, in order."""
+        for stage in self.stages:
+            yield from stage.children()
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds (...) tokens as (..., H); -1, the padding, reads the last row.
 
@@ -58,9 +65,8 @@ class EventSSM(nn.Module):
         if tokens.shape[1] < self.config.total_downsampling:
             return self.decoder(dt.new_zeros(tokens.shape[0], self.config.width))
         x = self.embed(tokens)
-        for stage in self.stages:
-            for layer in stage:
-                x, dt = layer(x, dt)
+        for layer in self.layers():
+            x, dt = layer(x, dt)
         return self.decoder(self.pool(x, dt, lengths))
 
     def pool(self, x: Tensor, dt: Tensor, lengths: Tensor) -> Tensor:
