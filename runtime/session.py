@@ -11,7 +11,10 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.events.container import Events
 from runtime.front_ends import front_end
-from runtime.program import ITEMS, REQUEST, ProgramSpec
+from runtime.program import ProgramSpec
+from runtime.schedule import counts, firings
+
+BLOCK = 4096
 
 
 class Session(ABC):
@@ -103,32 +106,26 @@ class ScheduledSession(Session):
         self._executor = executor
         self._front_end = front_end(spec.front_end).open(tick_us)
         self._chunk = spec.chunk if use_chunk else None
-        index = {stage.name: number for number, stage in enumerate(spec.stages)}
-        self._readout = index[spec.readout.name]
+        self._readout = spec.stages.index(spec.readout)
         self._answer = spec.readout.outputs[0].name
-        self._resets = [[(name, spec.state(name).initial) for name in stage.resets] for stage in spec.stages]
-        # Followers of a source, in table order: (stage number, every, phase); the front end's come last.
-        sources = {**index, ITEMS: len(index)}
-        self._followers: list[list[tuple[int, int, int]]] = [[] for _ in sources]
-        for stage in spec.stages:
-            trigger = stage.trigger
-            if trigger.after != REQUEST:
-                self._followers[sources[trigger.after]].append((index[stage.name], trigger.every, trigger.phase))
-        self._counts = [0] * len(sources)
-        self._chunk_counts = self._firings(self._chunk.items) if self._chunk else []
+        # Per item of a cycle: the stages to fire, each with the states to set back afterwards.
+        resets = [tuple((name, spec.state(name).initial) for name in stage.resets) for stage in spec.stages]
+        due = {fired: tuple((stage, resets[stage]) for stage in fired) for fired in set(firings(spec))}
+        self._due = [due[fired] for fired in firings(spec)]
+        self._items = 0
         self.reset()
 
     @property
     def items(self) -> int:  # type: ignore[override]
         """Items processed since the last `reset`."""
-        return self._counts[-1]
+        return self._items
 
     def reset(self) -> None:
         """See `Session.reset`."""
         for state in self.spec.states:
             self._executor.set_state(state.name, state.initial)
         self._executor.set_items((0,) * len(self.spec.items))
-        self._counts = [0] * len(self._counts)
+        self._items = 0
         self._front_end.reset()
 
     def push(self, events: Events) -> int:
@@ -136,19 +133,18 @@ class ScheduledSession(Session):
         items = self._front_end.push(events)
         columns = [items[spec.name] for spec in self.spec.items]
         total, done = len(columns[0]), 0
-        source = len(self._counts) - 1
         while done < total:
-            chunk = self._chunk
-            if chunk and total - done >= chunk.items and self.items % self.spec.period == 0:
-                rows = slice(done, done + chunk.items)
-                self._executor.run_chunk({name: items[name][rows] for name in chunk.inputs})
+            chunk, begin = self._chunk, done
+            to_boundary = -self._items % self.spec.period
+            if chunk and not to_boundary and total - done >= chunk.items:
                 done += chunk.items
-                self._counts = [count + more for count, more in zip(self._counts, self._chunk_counts, strict=True)]
+                self._executor.run_chunk({name: items[name][begin:done] for name in chunk.inputs})
                 self._executor.set_items(tuple(column[done - 1] for column in columns))
+                self._items += chunk.items
             else:
-                self._executor.set_items(tuple(column[done] for column in columns))
-                self._cascade(source)
-                done += 1
+                done = min(total, done + (to_boundary or BLOCK))
+                for values in zip(*(_rows(column[begin:done]) for column in columns), strict=True):
+                    self._step(values)
         return total
 
     def push_event(self, t: int, x: int, y: int, p: bool) -> int:
@@ -156,8 +152,7 @@ class ScheduledSession(Session):
         item = self._front_end.push_event(t, x, y, p)
         if item is None:
             return 0
-        self._executor.set_items(item)
-        self._cascade(len(self._counts) - 1)
+        self._step(item)
         return 1
 
     def readout(self) -> np.ndarray:
@@ -173,40 +168,42 @@ class ScheduledSession(Session):
         """See `Session.snapshot`."""
         return {
             "front_end": self._front_end.snapshot(),
-            "counts": list(self._counts),
+            "counts": counts(self.spec, self._items),
             "items": {spec.name: self._executor.output(spec.name) for spec in self.spec.items},
             "states": {spec.name: self._executor.get_state(spec.name) for spec in self.spec.states},
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """See `Session.restore`."""
-        shapes = {name: value.shape for name, value in snapshot["states"].items()}
-        if shapes != {spec.name: spec.shape for spec in self.spec.states} or len(snapshot["counts"]) != len(
-            self._counts
-        ):
+        try:
+            items = int(snapshot["counts"][-1])
+            fits = (
+                {name: (value.shape, value.dtype.name) for name, value in snapshot["states"].items()}
+                == {state.name: (state.shape, state.dtype) for state in self.spec.states}
+                and set(snapshot["items"]) == {spec.name for spec in self.spec.items}
+                and list(snapshot["counts"]) == counts(self.spec, items)
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            fits = False
+        if not fits:
             raise UserError("this snapshot was taken of another program; restore it into a session of the same bundle")
+        self._front_end.restore(snapshot["front_end"])
         for name, value in snapshot["states"].items():
             self._executor.set_state(name, value)
         self._executor.set_items(tuple(snapshot["items"][spec.name] for spec in self.spec.items))
-        self._counts = list(snapshot["counts"])
-        self._front_end.restore(snapshot["front_end"])
+        self._items = items
 
-    def _cascade(self, source: int) -> None:
-        """Counts one firing of `source` and fires what follows from it."""
-        count = self._counts[source]
-        self._counts[source] = count + 1
-        for stage, every, phase in self._followers[source]:
-            if count % every == phase:
-                self._executor.fire(stage)
-                for name, initial in self._resets[stage]:
-                    self._executor.set_state(name, initial)
-                self._cascade(stage)
+    def _step(self, values: tuple[Any, ...]) -> None:
+        """Takes one item and fires what it makes due."""
+        executor, items = self._executor, self._items
+        executor.set_items(values)
+        for stage, resets in self._due[items % len(self._due)]:
+            executor.fire(stage)
+            for name, initial in resets:
+                executor.set_state(name, initial)
+        self._items = items + 1
 
-    def _firings(self, items: int) -> list[int]:
-        """How often each source fires within `items` items that begin at a period boundary."""
-        counts = [0] * len(self._counts)
-        counts[-1] = items
-        for source in (len(counts) - 1, *range(len(counts) - 1)):
-            for stage, every, phase in self._followers[source]:
-                counts[stage] = (counts[source] - phase + every - 1) // every
-        return counts
+
+def _rows(column: np.ndarray) -> list[Any] | np.ndarray:
+    """The column's rows for a loop; scalars as Python's own, which are the fastest to hand on."""
+    return column.tolist() if column.ndim == 1 else column
