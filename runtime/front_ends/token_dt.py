@@ -65,7 +65,7 @@ class TokenDt:
 
     @property
     def items(self) -> tuple[TensorSpec, ...]:
-        """The values of one item; `elapsed` is the exact time since the stream's first event, in ms."""
+        """The values of one item; `elapsed` is the sum of all gaps so far."""
         return (
             TensorSpec("token", "int64", (), (0, self.vocabulary)),
             TensorSpec("dt", "float32", (), unit="ms"),
@@ -100,18 +100,18 @@ class TokenDtStream:
     def reset(self) -> None:
         """Forgets every event."""
         self._events = 0
-        self._first = 0
+        self._elapsed = 0.0
         self._last = 0
         self._pending = 0
 
-    def snapshot(self) -> dict[str, int]:
-        """Everything the stream remembers, as plain integers."""
-        return {"events": self._events, "first": self._first, "last": self._last, "pending": self._pending}
+    def snapshot(self) -> dict[str, int | float]:
+        """Everything the stream remembers, as plain numbers."""
+        return {"events": self._events, "last": self._last, "pending": self._pending, "elapsed": self._elapsed}
 
-    def restore(self, snapshot: Mapping[str, int]) -> None:
+    def restore(self, snapshot: Mapping[str, int | float]) -> None:
         """Continues where `snapshot` was taken."""
-        self._events, self._first = snapshot["events"], snapshot["first"]
-        self._last, self._pending = snapshot["last"], snapshot["pending"]
+        self._events, self._last = int(snapshot["events"]), int(snapshot["last"])
+        self._pending, self._elapsed = int(snapshot["pending"]), float(snapshot["elapsed"])
 
     def push(self, events: Events) -> dict[str, np.ndarray]:
         """Takes events and returns the items that became complete.
@@ -120,37 +120,31 @@ class TokenDtStream:
             events: Any number of events, in time order.
 
         Returns:
-            `token` (N,) int64, `dt` (N,) float32 and `elapsed` (N,) float32, in milliseconds.
+            `token` (N,) int64, `dt` (N,) float32 and `elapsed` (N,) float64, in milliseconds.
 
         Raises:
             UserError: If an event lies outside the sensor or goes back in time.
         """
         if not len(events):
-            return {"token": np.empty(0, np.int64), "dt": np.empty(0, np.float32), "elapsed": np.empty(0, np.float32)}
+            return {"token": np.empty(0, np.int64), "dt": np.empty(0, np.float32), "elapsed": np.empty(0, np.float64)}
         self._check(events)
         token = self.spec.tokens(events.x, events.y, events.p)
         pending = int(token[-1])
-        first = self._first if self._events else int(events.t[0])
         if self.spec.dt == "previous":
-            t = np.concatenate([[self._last if self._events else first], events.t])
+            t = np.concatenate([[self._last] if self._events else events.t[:1], events.t])
         elif self._events:
             t, token = np.concatenate([[self._last], events.t]), np.concatenate([[self._pending], token[:-1]])
         else:
             t, token = events.t, token[:-1]
         if self.spec.fixed_dt_us is None:
-            dt = np.diff(t) * self.tick_us / 1000
-            elapsed = (t[1:] - first) * self.tick_us / 1000
+            dt = (np.diff(t) * self.tick_us / 1000).astype(np.float32)
         else:
-            items = max(self._events - (self.spec.dt == "next"), 0)
-            dt = np.full(len(token), self.spec.fixed_dt_us / 1000)
-            elapsed = np.arange(items + 1, items + len(token) + 1) * (self.spec.fixed_dt_us / 1000)
-        self._events, self._first, self._last, self._pending = (
-            self._events + len(events),
-            first,
-            int(events.t[-1]),
-            pending,
-        )
-        return {"token": token, "dt": dt.astype(np.float32), "elapsed": elapsed.astype(np.float32)}
+            dt = np.full(len(token), self.spec.fixed_dt_us / 1000, np.float32)
+        # One running sum, in the order of single pushes, so that splits of a stream agree to the last bit.
+        elapsed = np.cumsum(np.concatenate([[self._elapsed], dt]), dtype=np.float64)
+        self._events, self._last = self._events + len(events), int(events.t[-1])
+        self._pending, self._elapsed = pending, float(elapsed[-1])
+        return {"token": token, "dt": dt, "elapsed": elapsed[1:]}
 
     def push_event(self, t: int, x: int, y: int, p: bool) -> tuple[int, float, float] | None:
         """The fast path of `push` for one event.
@@ -176,19 +170,18 @@ class TokenDtStream:
             token = (x * y if spec.rule == "product" else x + spec.width * y) + spec.width * spec.height * bool(p)
         if token >= spec.vocabulary:
             self._refuse_token(token)
-        events, last = self._events, self._last
-        self._events, self._last = events + 1, t
+        first, gap = not self._events, t - self._last
+        self._events, self._last = self._events + 1, t
         if spec.dt == "next":
             token, self._pending = self._pending, token
-        if not events:
-            self._first = t
-            if spec.dt == "next":
+            if first:
                 return None
-            last = t
-        if spec.fixed_dt_us is None:
-            return token, (t - last) * self.tick_us / 1000, (t - self._first) * self.tick_us / 1000
-        dt = spec.fixed_dt_us / 1000
-        return token, dt, (self._events - (spec.dt == "next")) * dt
+        elif first:
+            gap = 0
+        dt = gap * self.tick_us / 1000 if spec.fixed_dt_us is None else spec.fixed_dt_us / 1000
+        dt = float(np.float32(dt))
+        self._elapsed += dt
+        return token, dt, self._elapsed
 
     def _check(self, events: Events) -> None:
         spec = self.spec
