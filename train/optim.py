@@ -66,7 +66,7 @@ def warmup_constant(step: int, warmup: int, total: int) -> float:
     return step / warmup if step < warmup else 1.0
 
 
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"cosine": warmup_cosine, "constant": warmup_constant}
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": warmup_cosine, "constant": warmup_constant}
 
 
 def schedule(kind: str, warmup: int, total: int) -> Callable[[int], float]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from models.event_ssm import hippo
 from models.event_ssm.config import EventSSMConfig
 from models.event_ssm.layers import EPS, SequenceLayer
+from neurocompile.program import StreamProgram
+from runtime.front_ends import TokenDt
 
 
 class EventSSM(nn.Module):
@@ -98,3 +100,17 @@ class EventSSM(nn.Module):
             weight = weight * (dt + EPS)
             divisor = torch.where(total > 0, total, divisor * EPS)
         return (x * weight[..., None]).sum(1) / divisor[:, None]
+
+    def stream_program(self, front_end: TokenDt, labels: tuple[str, ...] = ()) -> StreamProgram:
+        """The network as a program over single events, see `models.event_ssm.stream`.
+
+        Args:
+            front_end: Token rule, sensor and gap convention the network was trained with.
+            labels: Class names in logit order.
+
+        Returns:
+            The program; its modules are the network's own.
+        """
+        from models.event_ssm.stream_tables import stream_program
+
+        return stream_program(self, front_end, labels)

@@ -50,9 +50,7 @@ class Preset:
 
 
 def _presets() -> dict[str, Preset]:
-    shared = {"discretization": "async", "C_init": "lecun_normal", "prenorm": True, "dt_max": 0.1}
     dvs_small = EventSSMConfig(
-        **shared,
         num_embeddings=DVS128.vocabulary,
         num_classes=11,
         d_model=128,
@@ -60,28 +58,30 @@ def _presets() -> dict[str, Preset]:
         ssm_block_size=16,
         num_stages=2,
         num_layers_per_stage=3,
+        discretization="async",
         dt_min=0.001,
+        dt_max=0.1,
         clip_eigs=True,
+        C_init="lecun_normal",
         dropout=0.25,
         classification_mode="timepool",
         pooling_stride=16,
         pooling_mode="timepool",
         state_expansion_factor=2,
     )
-    shd_medium = EventSSMConfig(
-        **shared,
+    shd_medium = replace(
+        dvs_small,
         num_embeddings=COCHLEA.vocabulary,
         num_classes=20,
         d_model=96,
-        d_ssm=128,
         ssm_block_size=8,
-        num_stages=2,
-        num_layers_per_stage=3,
         dt_min=0.004,
+        clip_eigs=False,
         dropout=0.23,
         classification_mode="pool",
         pooling_stride=8,
         pooling_mode="avgpool",
+        state_expansion_factor=1,
     )
     shd_tiny = replace(
         shd_medium,
