@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from runtime.errors import UserError
 from runtime.events.container import Recording
-from runtime.events.formats import FORMATS, File, Format
+from runtime.events.formats import FORMATS, File, Format, evt
 
 HEAD = 4096
 
@@ -103,13 +103,21 @@ def _format(file: File, name: str | None) -> Format:
     head = file.data[:HEAD]
     suffix = PurePosixPath(file.name.replace("\\", "/")).suffix.lower()
     for kind in FORMATS:
-        if kind.recognises(head):
+        if kind.recognises is not None and kind.recognises(head):
             return kind
     if head[:4] == b"PK\x03\x04":
         raise file.error(f"is a zip archive; name one recording in it as archive.zip:member; {_members_of(file)}")
-    for kind in FORMATS:
-        if suffix in kind.suffixes:
+    if encoding := evt.parse(head).encoding:
+        raise file.error(
+            f"is encoded as EVT {encoding}, which is not read; convert it to EVT 3.0 with the camera's tools"
+        )
+    named = [kind for kind in FORMATS if suffix in kind.suffixes]
+    for kind in named:
+        if kind.recognises is None:
             return kind
+    if named:
+        titles = " or ".join(kind.title for kind in named)
+        raise file.error(f"is named like {titles} but does not begin like it; it is damaged or something else")
     raise file.error(f"is of no known format; name it with --format if it is one of {known}")
 
 

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from runtime.events.formats import nmnist
+from runtime.events.formats import (
+    aedat2,
+    aedat3,
+    aedat4,
+    cochlea,
+    dat,
+    event_stream,
+    evt2,
+    evt3,
+    nmnist,
+    numpy_columns,
+    ros1,
+)
 from runtime.events.formats.format import File, Format
 
-FORMATS: tuple[Format, ...] = (nmnist.FORMAT,)
+FORMATS: tuple[Format, ...] = (
+    evt2.FORMAT,
+    evt3.FORMAT,
+    dat.FORMAT,
+    event_stream.FORMAT,
+    aedat4.FORMAT,
+    aedat3.FORMAT,
+    aedat2.FORMAT,
+    ros1.FORMAT,
+    numpy_columns.NPZ_FORMAT,
+    numpy_columns.NPY_FORMAT,
+    nmnist.FORMAT,
+    cochlea.FORMAT,
+)
 
 __all__ = ["FORMATS", "File", "Format"]

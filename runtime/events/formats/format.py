@@ -38,12 +38,13 @@ class Format:
         name: Short name, the value of `format=`.
         title: What it is, in a few words.
         suffixes: File suffixes in lower case.
-        recognises: Whether the first bytes of a file are this format's; formats without a header never recognise.
+        recognises: Whether the first bytes of a file are this format's; `None` for formats without a header, which go
+            by their suffix.
         decode: File to recording; raises `UserError` through `File.error`.
     """
 
     name: str
     title: str
     suffixes: tuple[str, ...]
-    recognises: Callable[[bytes], bool]
+    recognises: Callable[[bytes], bool] | None
     decode: Callable[[File], Recording]

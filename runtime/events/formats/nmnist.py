@@ -29,8 +29,8 @@ def decode(file: File) -> Recording:
     """Reads the events."""
     if rest := len(file.data) % RECORD:
         raise file.error(
-            f"breaks off inside the event at byte {len(file.data) - rest} (its {len(file.data)} bytes are not a multiple of "
-            f"{RECORD}); copy the file again, or check that it is N-MNIST data"
+            f"breaks off inside the event at byte {len(file.data) - rest}, as its size is not a multiple of {RECORD}; "
+            "copy the file again, or check that it is N-MNIST data"
         )
     rows = np.frombuffer(file.data, np.uint8).reshape(-1, RECORD)
     t = ((rows[:, 2] & 0x7F).astype(np.int64) << 16) | (rows[:, 3].astype(np.int64) << 8) | rows[:, 4]
@@ -44,4 +44,4 @@ def decode(file: File) -> Recording:
     return Recording(Events(t, x, y, p), side, side)
 
 
-FORMAT = Format("nmnist", "N-MNIST / N-Caltech101", (".bin",), lambda head: False, decode)
+FORMAT = Format("nmnist", "N-MNIST / N-Caltech101", (".bin",), None, decode)
