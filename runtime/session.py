@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -192,6 +192,10 @@ class ScheduledSession(Session):
             self._executor.set_state(name, value)
         self._executor.set_items(tuple(snapshot["items"][spec.name] for spec in self.spec.items))
         self._items = items
+
+    def watch(self, wrap: Callable[[Executor], Executor]) -> None:
+        """Puts `wrap(executor)` between the schedule and the executor, for instance to time every stage."""
+        self._executor = wrap(self._executor)
 
     def _step(self, values: tuple[Any, ...]) -> None:
         """Takes one item and fires what it makes due."""

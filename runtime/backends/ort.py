@@ -125,7 +125,7 @@ def _bits(groups: Iterable[int]) -> int:
 
 
 def _cell(buffer: np.ndarray) -> memoryview | np.ndarray:
-    return memoryview(buffer.reshape(1)) if buffer.shape == () else buffer[np.newaxis]
+    return buffer.reshape(1).data if buffer.shape == () else buffer[np.newaxis]
 
 
 def _runnable(session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions) -> Callable[[], None]:

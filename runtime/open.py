@@ -1,0 +1,79 @@
+"""From a bundle to a running session: the backend its target names, on a machine that can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime import machine, proof
+from runtime.bundle import Bundle
+from runtime.errors import UserError
+from runtime.session import Executor, ScheduledSession, Session
+
+SHIPPED = Path(__file__).parent / "shipped" / "nmnist_ssm.neuro"
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    backend: str | None = None,
+    tick_us: float = 1.0,
+    threads: int = 1,
+    use_chunk: bool = True,
+    require_proof: bool = True,
+) -> Session:
+    """A session at the beginning of a stream.
+
+    Args:
+        bundle: The opened bundle.
+        backend: Must be the one of the bundle's target; chosen by it where not given.
+        tick_us: Length of one tick of the events' times in microseconds.
+        threads: Threads within one stage.
+        use_chunk: Whether `push` may take the chunk form.
+        require_proof: Refuse what was neither proved at export nor verified on this machine; only a verification
+            itself does without.
+
+    Raises:
+        UserError: If the bundle is unproved, this machine cannot run it, or its backend is missing.
+    """
+    if not 0 < tick_us < float("inf"):
+        raise UserError(f"a tick of {tick_us} us is not possible; give a positive number of microseconds")
+    if threads < 1:
+        raise UserError(f"{threads} threads cannot run anything; give at least 1")
+    name = bundle.manifest["target"]["backend"]
+    if backend not in (None, name):
+        raise UserError(f"{bundle.root} was built for backend {name!r} and cannot run on {backend!r}; export it anew")
+    if name not in BACKENDS:
+        raise UserError(
+            f"{bundle.root} needs backend {name!r}, which this version does not know; it knows {', '.join(BACKENDS)}"
+        )
+    if reason := machine.obstacle(bundle.manifest["target"].get("device", "native")):
+        raise UserError(f"{bundle.root} cannot run here: {reason}; export it for this machine")
+    if require_proof:
+        proof.require(bundle)
+    return ScheduledSession(bundle.program, BACKENDS[name](bundle, threads), tick_us=tick_us, use_chunk=use_chunk)
+
+
+def shipped_bundle() -> Path:
+    """The folder of the model that comes with the package.
+
+    Raises:
+        UserError: If this installation is without it.
+    """
+    if not SHIPPED.is_dir():
+        raise UserError(f"this installation is without the shipped model ({SHIPPED}); name a bundle, or install anew")
+    return SHIPPED
+
+
+def _onnx(bundle: Bundle, threads: int) -> Executor:
+    try:
+        from runtime.backends.ort import OrtExecutor
+    except ImportError as error:
+        raise UserError(
+            f"{bundle.root} runs on ONNX Runtime, which cannot be imported here ({error}); pip install onnxruntime"
+        ) from error
+    return OrtExecutor(bundle.program, bundle.graphs(), threads=threads)
+
+
+# Backend of a target -> the executor of a bundle.
+BACKENDS: dict[str, Callable[[Bundle, int], Executor]] = {"onnx": _onnx}
