@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from models.event_ssm import hippo
 from models.event_ssm.config import EventSSMConfig
-from models.event_ssm.layers import EPS, SequenceLayer
+from models.event_ssm.layers import SequenceLayer
+from models.event_ssm.pooling import EPS
+from models.event_ssm.stream_tables import stream_program
 from neurocompile.program import StreamProgram
 from runtime.front_ends import TokenDt
 
@@ -111,6 +113,4 @@ class EventSSM(nn.Module):
         Returns:
             The program; its modules are the network's own.
         """
-        from models.event_ssm.stream_tables import stream_program
-
         return stream_program(self, front_end, labels)
