@@ -1,0 +1,193 @@
+"""The commands of `python -m train`: Lightning's, plus what is needed to leave something usable behind."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from runtime.errors import UserError
+from train.arguments import complete
+from train.data.module import EventData
+from train.ema import WeightAverage
+from train.module import EventClassifier
+from train.outcome import save_metrics, save_model, save_predictions
+from train.progress import EpochLines
+
+
+def run(arguments: list[str]) -> None:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Raises:
+        UserError: If arguments or data cannot be worked with.
+    """
+    _quieten()
+    arguments, name = complete(arguments)
+    try:
+        CLI(name, arguments)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+class CLI(LightningCLI):
+    """Lightning's command line with a folder per run and an outcome at the end.
+
+    Args:
+        name: Of the configuration; names the run's folder.
+        arguments: The command line without the program's name.
+    """
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self.name = name
+        super().__init__(
+            EventClassifier,
+            EventData,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 100},
+            parser_kwargs={"exit_on_error": False, "prog": "python -m train"},
+            args=arguments,
+            auto_configure_optimizers=False,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; the warning about arguments given twice does not apply."""
+        self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is neither the trainer's, the model's nor the data's."""
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="Folder of the run (default: runs/NAME/TIME)."
+        )
+        parser.add_argument(
+            "--ema",
+            type=float,
+            default=0.0,
+            help="Decay of the average of the weights that is evaluated; 0: no average.",
+        )
+        parser.add_argument("--test_at_end", type=bool, default=True, help="Whether fit tests and writes the model.")
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads (default: all cores).")
+
+    def before_instantiate_classes(self) -> None:
+        """Chooses the run's folder and the number of threads."""
+        config = self.config[self.subcommand]
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.output is None:
+            config.output = str(Path("runs", self.name, time.strftime("%Y%m%d-%H%M%S")))
+        self.output = Path(config.output)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds loggers, checkpoints, the average of the weights and the epoch lines."""
+        config = self.config_init[self.subcommand]
+        training, given = self.subcommand == "fit", config.trainer.callbacks or []
+        given = list(given) if isinstance(given, list) else [given]
+        if config.ema:
+            given.append(WeightAverage(config.ema))
+        if training:
+            given += [EpochLines(), LearningRateMonitor()]
+            if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+                given.append(self._checkpoints())
+        if config.trainer.logger in (None, True):
+            loggers = [Log(self.output, name="", version="") for Log in (CSVLogger, TensorBoardLogger)]
+            kwargs["logger"] = loggers if training else False
+        if config.trainer.default_root_dir is None:
+            kwargs["default_root_dir"] = str(self.output)
+        if config.trainer.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if config.trainer.enable_model_summary is None:
+            kwargs["enable_model_summary"] = False
+        return super().instantiate_trainer(callbacks=given, **kwargs)
+
+    def _checkpoints(self) -> ModelCheckpoint:
+        """The best on validation (as published: strictly better accuracy), and the last."""
+        folder = self.output / "checkpoints"
+        if not self.datamodule.has_validation:
+            return ModelCheckpoint(folder, save_last=True, save_top_k=0)
+        return ModelCheckpoint(
+            folder,
+            "best-{epoch:03d}",
+            monitor="validation/accuracy",
+            mode="max",
+            save_last=True,
+            auto_insert_metric_name=False,
+        )
+
+    def before_fit(self) -> None:
+        """Writes the resolved configuration."""
+        self._begin = time.monotonic()
+        if self.trainer.is_global_zero:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._parser("fit").save(self.config.fit, self.output / "config.yaml", skip_none=False, overwrite=True)
+            size = sum(parameter.numel() for parameter in self.model.parameters())
+            print(f"run: {self.output} ({size} parameters)")
+
+    def after_fit(self) -> None:
+        """Tests with the best checkpoint and writes the model and its scores."""
+        trainer, seconds = self.trainer, time.monotonic() - self._begin
+        if trainer.fast_dev_run or not self.config.fit.test_at_end:
+            return
+        best = trainer.checkpoint_callback.best_model_path or trainer.checkpoint_callback.last_model_path
+        scores = dict(trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False)[0])
+        if not trainer.is_global_zero:
+            return
+        path = self.output / "model.safetensors"
+        score = trainer.checkpoint_callback.best_model_score
+        if score is not None:
+            scores["validation/accuracy"] = float(score)
+        trained = save_model(path, best, **scores)
+        size = sum(parameter.numel() for parameter in trained.model.parameters())
+        save_metrics(
+            self.output / "metrics.json",
+            {**scores, "checkpoint": best, "epochs": trainer.current_epoch, "seconds": seconds, "parameters": size},
+        )
+        count = len(self.datamodule.splits["test"])
+        print(
+            f"test accuracy {100 * scores['test/accuracy']:.2f} % of {count} samples, {seconds / 60:.1f} min training"
+        )
+        print(f"model: {path}")
+
+    def after_validate(self) -> None:
+        """Prints the score."""
+        self._print("validation")
+
+    def after_test(self) -> None:
+        """Prints the score."""
+        self._print("test")
+
+    def predict(self, **options: Any) -> None:
+        """Predicts the test split and writes one row per recording."""
+        options.pop("return_predictions", None)
+        logits = torch.cat(self.trainer.predict(**options))
+        source = self.datamodule.splits["test"].source
+        path = self.output / "predictions.csv"
+        save_predictions(path, source.names, source.labels.tolist(), self.datamodule.labels, logits.float())
+        print(f"{len(logits)} predictions: {path}")
+
+    def _print(self, split: str) -> None:
+        accuracy = 100 * float(self.trainer.callback_metrics[f"{split}/accuracy"])
+        print(f"{split} accuracy {accuracy:.2f} % of {len(self.datamodule.splits[split])} samples")
+
+
+def _quieten() -> None:
+    """Silences advice that does not apply here."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Consider increasing the value of the `num_workers`.*")
+    warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,67 @@
+"""What a data set is to the data module: a numbered list of recordings with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from train.augment import Columns
+
+
+class Source(Protocol):
+    """Labelled recordings; reading one may be slow, knowing the labels is not.
+
+    Attributes:
+        labels: (N,) int64.
+        names: Of each recording, for messages and predictions.
+    """
+
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Columns: ...
+
+
+class Subset:
+    """Some rows of a source."""
+
+    def __init__(self, source: Source, rows: np.ndarray) -> None:
+        self.source, self.rows = source, rows
+        self.labels = source.labels[rows]
+        self.names = [source.names[row] for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Columns:
+        return self.source[int(self.rows[row])]
+
+
+class Sliced:
+    """A source whose recordings are cut into windows of events; a window has its recording's label.
+
+    Args:
+        source: The recordings.
+        counts: Number of events of each.
+        size: Events per window.
+        overlap: Events that neighbouring windows share.
+    """
+
+    def __init__(self, source: Source, counts: Sequence[int], size: int, overlap: int) -> None:
+        from train.data.split import windows
+
+        self.source = source
+        self.windows = [(row, *window) for row, count in enumerate(counts) for window in windows(count, size, overlap)]
+        self.labels = source.labels[[row for row, _, _ in self.windows]]
+        self.names = [f"{source.names[row]}[{begin}:{end}]" for row, begin, end in self.windows]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, row: int) -> Columns:
+        recording, begin, end = self.windows[row]
+        return self.source[recording][begin:end]

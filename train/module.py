@@ -1,0 +1,174 @@
+"""Event classification: soft-target cross entropy on event-ssm, with the published optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
+
+from models.event_ssm import EventSSM, EventSSMConfig
+from models.header import Header
+from runtime.errors import UserError
+from runtime.front_ends.token_dt import TokenDt
+from train.data.batch import Batch
+from train.embedding_init import fourier
+from train.optim import parameter_groups, schedule
+
+FAMILY = "event_ssm"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Two AdamW groups and a schedule (arXiv 2404.18508).
+
+    The group of B and Lambda learns at ssm_base_lr * samples per update, everything else at lr_factor times that.
+
+    Attributes:
+        ssm_base_lr: Learning rate per sample of an update; an update sees batch size * devices * accumulation samples.
+        lr_factor: Factor for parameters other than B and Lambda.
+        ssm_weight_decay: Decoupled weight decay of B and Lambda.
+        weight_decay: Decoupled weight decay of everything else.
+        schedule: `cosine` (to zero at the end) or `constant`, after a linear warm-up.
+        warmup_epochs: Length of the warm-up.
+    """
+
+    ssm_base_lr: float = 1.7e-5
+    lr_factor: float = 10.0
+    ssm_weight_decay: float = 0.0
+    weight_decay: float = 0.03
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+
+
+class EventClassifier(pl.LightningModule):
+    """Trains event-ssm to name a recording's class.
+
+    Args:
+        network: The network; its tokens and classes must be those of the data.
+        optimiser: Learning rates, decay and schedule.
+        label_smoothing: Share of every target that is spread over all classes.
+        embedding_init: `normal`, or `fourier` so that neighbouring pixels begin alike.
+        embedding_length: Correlation length of `fourier`, in pixels.
+        compile: Compile the network with torch.compile; needs a C++ compiler or a GPU.
+    """
+
+    def __init__(
+        self,
+        network: EventSSMConfig,
+        optimiser: Optimiser = Optimiser(),
+        label_smoothing: float = 0.0,
+        embedding_init: str = "normal",
+        embedding_length: float = 4.0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if embedding_init not in ("normal", "fourier"):
+            raise UserError(f"model.embedding_init {embedding_init!r} does not exist; choose normal or fourier")
+        self.optimiser, self.label_smoothing = optimiser, label_smoothing
+        self.embedding_init, self.embedding_length = embedding_init, embedding_length
+        self.model = EventSSM(network)
+        if compile:
+            self.model.compile()
+        # Metrics reset themselves every epoch only as attributes of their own.
+        for split in SPLITS:
+            setattr(self, f"{split}_accuracy", MulticlassAccuracy(network.num_classes, average="micro"))
+        self._skipped = 0
+
+    def setup(self, stage: str) -> None:
+        """Checks that network and data fit, and writes the initial token table."""
+        network, data = self.model.config, self.trainer.datamodule
+        for name, wanted in (("num_embeddings", data.front_end.vocabulary), ("num_classes", len(data.labels))):
+            if getattr(network, name) != wanted:
+                raise UserError(
+                    f"model.network.{name} is {getattr(network, name)}, but the data have {wanted}; set it to {wanted}"
+                )
+        if data.pad_unit % network.total_downsampling:
+            raise UserError(
+                f"data.pad_unit {data.pad_unit} is no multiple of the network's {network.total_downsampling} events per "
+                "position; choose one"
+            )
+        if stage == "fit" and self.embedding_init == "fourier":
+            self._write_embedding(data.front_end)
+
+    @torch.no_grad()
+    def _write_embedding(self, front_end: TokenDt) -> None:
+        table = fourier(front_end, self.model.config.d_model, self.embedding_length)
+        self.model.embedding.weight.copy_(table)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, C) logits."""
+        return self.model(batch.tokens, batch.dt, batch.lengths)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        """The loss; nothing for a batch with an empty recording, as published."""
+        if not bool((batch.lengths > 0).all()):
+            self._skipped += 1
+            return None
+        logits = self(batch)
+        loss = functional.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+        self._log("train", loss, logits, batch)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Logs loss and accuracy."""
+        self._evaluate("validation", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Logs loss and accuracy."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, index: int) -> Tensor:
+        """(B, C) logits."""
+        return self(batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Tells the data which epoch it is."""
+        self.trainer.datamodule.set_epoch(self.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        """Says how many batches were skipped."""
+        if self._skipped:
+            self.print(
+                f"{self._skipped} batches with a recording of no events were skipped in epoch {self.current_epoch}"
+            )
+            self._skipped = 0
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW in two groups and its schedule, one step of it per update."""
+        options, trainer = self.optimiser, self.trainer
+        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        groups = parameter_groups(
+            self.model, options.ssm_base_lr * samples, options.lr_factor, options.ssm_weight_decay, options.weight_decay
+        )
+        optimiser = torch.optim.AdamW(groups)
+        total = int(trainer.estimated_stepping_batches)
+        warmup = round(total * min(options.warmup_epochs / trainer.max_epochs, 1))
+        factor = schedule(options.schedule, warmup, total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def header(self, **metadata: Any) -> Header:
+        """What a checkpoint says beside the weights."""
+        data = self.trainer.datamodule
+        return Header(FAMILY, self.model.config.to_json(), data.front_end.to_json(), data.labels, metadata)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lets `neurocompile` open the file without any of this code."""
+        checkpoint["neurocompile"] = self.header(epoch=self.current_epoch, step=self.global_step).to_text()
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        logits = self(batch)
+        self._log(split, functional.cross_entropy(logits, batch.targets), logits, batch)
+
+    def _log(self, split: str, loss: Tensor, logits: Tensor, batch: Batch) -> None:
+        accuracy = getattr(self, f"{split}_accuracy")
+        accuracy(logits, batch.targets.argmax(1))
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(batch.lengths), "sync_dist": split != "train"}
+        self.log(f"{split}/loss", loss, **options)
+        self.log(f"{split}/accuracy", accuracy, **options)
