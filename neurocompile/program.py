@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from runtime.program import ChunkSpec, ProgramSpec, StageSpec, StateSpec, TensorSpec, Trigger
@@ -23,10 +24,13 @@ class StreamProgram:
     Attributes:
         spec: The tables.
         modules: Stage name -> module, the chunk's included.
+        offline: The trained network on a whole stream at once: item columns (N,) by name -> (C,) float64 answer.
+            It shares no code with the stages, so parity can hold them against it.
     """
 
     spec: ProgramSpec
     modules: Mapping[str, nn.Module]
+    offline: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         wanted = {stage.name for stage in self.spec.stages} | ({self.spec.chunk.name} if self.spec.chunk else set())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,30 +105,37 @@ def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: floa
     return Trace(events[:done], tick_us, np.asarray(marks, np.int64), np.stack(readouts), columns, source)
 
 
-def compare(session: Session, trace: Trace, *, event_by_event: bool = True) -> list[Deviation]:
+def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = None) -> list[Deviation]:
     """Replays the trace's events and measures the deviation at every mark.
 
     Args:
         session: The session under test; it is reset first.
         trace: The reference.
-        event_by_event: Push single events, as a live stream would; otherwise in bulk (chunks where available).
+        pieces: Sizes of bulk pushes (chunks are used where available); `None` pushes single events, as a live stream.
 
     Returns:
         One deviation per mark and tensor.
     """
     session.reset()
-    events, done, deviations = trace.events, 0, []
+    done, deviations = 0, []
     for k, mark in enumerate(trace.marks.tolist()):
-        if event_by_event:
-            columns = (events.t[done:mark], events.x[done:mark], events.y[done:mark], events.p[done:mark])
-            for t, x, y, p in zip(*(column.tolist() for column in columns), strict=True):
-                session.push_event(t, x, y, p)
-        else:
-            session.push(events[done:mark])
+        if pieces is None:
+            push_singly(session, trace.events[done:mark])
+        while pieces is not None and done < mark:
+            size = min(next(pieces), mark - done)
+            session.push(trace.events[done : done + size])
+            done += size
         done = mark
         deviations.append(_deviation(mark, "readout", session.readout(), trace.readouts, k))
         deviations += [_deviation(mark, name, session.state(name), values, k) for name, values in trace.states.items()]
     return deviations
+
+
+def push_singly(session: Session, events: Events) -> None:
+    """Pushes event by event, as a live stream would."""
+    columns = (events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist())
+    for t, x, y, p in zip(*columns, strict=True):
+        session.push_event(t, x, y, p)
 
 
 def worst(deviations: list[Deviation], what: str | None = None) -> Deviation:

@@ -14,6 +14,8 @@ from models.event_ssm.pooling import EPS
 from models.event_ssm.stream_tables import stream_program
 from neurocompile.program import StreamProgram
 from runtime.front_ends import TokenDt
+from neurocompile.program import StreamProgram
+from runtime.front_ends import TokenDt
 
 
 class EventSSM(nn.Module):
@@ -72,6 +74,15 @@ class EventSSM(nn.Module):
         for layer in self.layers():
             x, dt = layer(x, dt)
         return self.decoder(self.pool(x, dt, lengths))
+
+    def stream_program(self, front_end: TokenDt, labels: tuple[str, ...] = ()) -> StreamProgram:
+        """The exact event-by-event form of this network; see `models.event_ssm.stream`.
+
+        Args:
+            front_end: Token rule, sensor and gap convention the network was trained with.
+            labels: Class names in logit order.
+        """
+        return stream_program(self, front_end, labels)
 
     def pool(self, x: Tensor, dt: Tensor, lengths: Tensor) -> Tensor:
         """Reduces the last stage over time.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from models.event_ssm import stream as bodies
@@ -82,7 +86,29 @@ def stream_program(model: Any, front_end: TokenDt, labels: tuple[str, ...] = ())
             else "every event is processed when it arrives",
         },
     )
-    return StreamProgram(spec, tables.modules)
+    return StreamProgram(spec, tables.modules, lambda items: offline(model, items))
+
+
+def offline(model: Any, items: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The network's own forward in float64 over a whole stream.
+
+    The stream is padded to full groups with gaps of 0, as in published evaluation, so that `timepool` divides by the
+    whole duration; mode `last` is only defined on the unpadded stream.
+
+    Args:
+        model: The network.
+        items: `token` and `dt`, (N,) each.
+
+    Returns:
+        (C,) float64 logits.
+    """
+    double = copy.deepcopy(model).double().eval()
+    count, period = len(items["token"]), model.config.total_downsampling
+    pad = 0 if model.config.classification_mode == "last" else -count % period
+    token = torch.as_tensor(np.pad(items["token"], (0, pad), constant_values=-1))
+    dt = torch.as_tensor(np.pad(items["dt"].astype(np.float64), (0, pad)))
+    with torch.inference_mode():
+        return double(token[None], dt[None], torch.tensor([count]))[0].numpy()
 
 
 def _layer_states(tables: Tables, names: StageNames, layers: nn.ModuleList, begin: int) -> list[str]:

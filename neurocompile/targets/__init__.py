@@ -1,0 +1,73 @@
+"""Targets: one file with one `build` function each, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from neurocompile.graph_program import GraphProgram
+from neurocompile.targets.spec import TargetSpec, parse_target
+
+__all__ = ["TARGETS", "Artefact", "Availability", "TargetSpec", "build", "find_target", "parse_target"]
+
+TARGETS: dict[str, str] = {"onnx-fp32": "neurocompile.targets.onnx"}
+"""Target name without device -> module with `build` and `availability`."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a target made of a program.
+
+    Attributes:
+        files: Path inside the bundle -> bytes.
+        graphs: Stage name -> path of its graph, for backends that run stage by stage.
+        report: What the export prints and the manifest keeps.
+    """
+
+    files: dict[str, bytes]
+    graphs: dict[str, str] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can be built and run on this machine.
+
+    Attributes:
+        build: Empty, or why it cannot be built here.
+        run: Empty, or why it cannot be run here.
+    """
+
+    build: str = ""
+    run: str = ""
+
+
+def find_target(text: str) -> TargetSpec:
+    """The target that `text` names; see `parse_target` for errors."""
+    return parse_target(text, tuple(TARGETS))
+
+
+def build(program: GraphProgram, target: TargetSpec) -> Artefact:
+    """Lowers a captured program.
+
+    Args:
+        program: The program after the passes.
+        target: From `find_target`.
+
+    Returns:
+        The files to ship.
+    """
+    function: Callable[[GraphProgram, TargetSpec], Artefact] = _module(target).build
+    return function(program, target)
+
+
+def availability(name: str) -> Availability:
+    """What this machine can do with the target called `name`."""
+    function: Callable[[], Availability] = _module(find_target(name)).availability
+    return function()
+
+
+def _module(target: TargetSpec) -> Any:
+    return import_module(TARGETS[f"{target.backend}-{target.dtype}"])

@@ -1,0 +1,155 @@
+"""The command `neurocompile`: export, verify, info, targets, doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from runtime.errors import UserError, guard
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Compile trained event models into bundles that answer every single event.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option("--model", help="Checkpoint: .safetensors, .ckpt, .pt, or a Flax folder.")],
+    target: Annotated[str, typer.Option("--target", help="BACKEND-DTYPE[@DEVICE]; see `neurocompile targets`.")],
+    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Bundle folder [NAME.neuro].")] = None,  # noqa: UP045
+    preset: Annotated[Optional[str], typer.Option(help="Published configuration, e.g. dvs/small.")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(help="Configuration file of the checkpoint.")] = None,  # noqa: UP045
+    recording: Annotated[Optional[Path], typer.Option("-i", "--recording", help="Sequence for parity.")] = None,  # noqa: UP045
+    full: Annotated[bool, typer.Option("--full", help="Prove parity over 100 000 events.")] = False,
+    trust_pickle: Annotated[bool, typer.Option(help="Let a checkpoint run the code it contains.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lower a checkpoint for a target, prove parity, write the bundle."""
+    from export.pipeline import export_model
+    from neurocompile.console import progress, show_export
+
+    sequence = _recording(recording) if recording else None
+    with progress(quiet=as_json) as step:
+        result = export_model(
+            model,
+            target,
+            output,
+            preset=preset,
+            config=config,
+            trust_pickle=trust_pickle,
+            recording=sequence,
+            full=full,
+            progress=step,
+        )
+    _print(result.manifest) if as_json else show_export(result)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The NAME.neuro folder.")],
+    recording: Annotated[Optional[Path], typer.Option("-i", "--recording", help="Replay this recording too.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Check a bundle's files and replay its golden trace on this machine."""
+    from runtime import verify as command
+
+    arguments = [str(bundle), *(["-i", str(recording)] if recording else []), *(["--json"] if as_json else [])]
+    raise typer.Exit(command.main(arguments))
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A checkpoint, bundle, ONNX file or recording.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file is."""
+    from neurocompile.info import describe
+
+    table = describe(file)
+    _print(table) if as_json else _show_table(table)
+
+
+@app.command()
+def targets(as_json: Json = False) -> None:
+    """List every target and what this machine can do with it."""
+    from neurocompile.targets import TARGETS, availability
+
+    rows = {name: availability(name) for name in TARGETS}
+    if as_json:
+        _print({name: {"build": row.build or "can build", "run": row.run or "can run"} for name, row in rows.items()})
+        return
+    for name, row in rows.items():
+        print(f"{name:12} {row.build or 'can build':32} {row.run or 'can run'}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, what is missing, and how to get it."""
+    from neurocompile.doctor import examine, show
+
+    findings = examine()
+    _print([finding.__dict__ for finding in findings]) if as_json else show(findings)
+
+
+def _recording(path: Path) -> Any:
+    from runtime.events.read import read_recording
+
+    found = read_recording(path)
+    if not len(found.events):
+        raise UserError(f"{path} holds no events; give a recording with events")
+    return found
+
+
+def _print(table: Any) -> None:
+    print(json.dumps(table, indent=1))
+
+
+def _show_table(table: dict[str, Any], indent: str = "") -> None:
+    width = max(len(key) for key in table)
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{key}")
+            _show_table(value, indent + "  ")
+        else:
+            print(f"{indent}{key:{width}}  {value}")
+
+
+def main() -> None:
+    """The console script; exit codes as in `runtime.errors`."""
+    code: int | None = 0
+
+    def run() -> int | None:
+        nonlocal code
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+
+    sys.exit(_usage(run))
+
+
+def _usage(run: Any) -> int:
+    """Click's own usage errors become one line and exit code 2, like every other bad input."""
+    import click
+
+    try:
+        return guard(run)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.ClickException as error:
+        print(f"error: {error.format_message()}; see `neurocompile --help`", file=sys.stderr)
+        return 2
+    except click.exceptions.Abort:
+        return 130
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What the commands show people: progress of an export and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from export.pipeline import Export
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A spinner with the step at hand on stderr, and a line with its time once done.
+
+    Args:
+        quiet: Show nothing.
+
+    Yields:
+        A function to call with every step's name.
+    """
+    if quiet:
+        yield lambda step: None
+        return
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: list = []
+
+        def step(name: str) -> None:
+            finish()
+            tasks.append(bar.add_task(name, total=1))
+
+        def finish() -> None:
+            if tasks:
+                bar.update(tasks[-1], completed=1)
+
+        yield step
+        finish()
+
+
+def show_export(result: Export) -> None:
+    """Prints where the bundle is, what it computes, and how well."""
+    manifest = result.manifest
+    program, parity = manifest["program"], manifest["parity"]
+    console = Console(soft_wrap=True)
+    for note in result.notes:
+        console.print(f"note      {note}")
+    console.print(f"bundle    {result.path}  ({manifest['target']['name']}, {program['family']})")
+    every = {"items": 1}
+    for stage in program["stages"]:
+        trigger = stage["trigger"]
+        about = manifest["build"]["stages"][stage["name"]]
+        if trigger["after"] == "request":
+            when = "on request"
+        else:
+            every[stage["name"]] = every[trigger["after"]] * trigger["every"]
+            when = "every event" if every[stage["name"]] == 1 else f"every {every[stage['name']]} events"
+        console.print(f"stage     {stage['name']:16} {when:18} {about['nodes']:3} nodes {about['bytes'] / 1024:9.1f} KiB")
+    for change in manifest["passes"]:
+        if change.startswith("tabulate"):
+            console.print(f"pass      {change}", markup=False)
+    console.print(f"passes    {len(manifest['passes'])} rewrites, all listed in the manifest")
+    step, chunk, single = parity["step"], parity["chunk"], parity["float32_reference"]
+    console.print(
+        f"parity    {parity['status']} over {parity['events']} events (bound {parity['bound']:.0e} relative): "
+        f"readout {step['readout_relative']:.1e}, worst state {step['worst_relative']:.1e}, "
+        f"chunks {chunk['worst_relative']:.1e}; float32 torch itself {single['worst_relative']:.1e}"
+    )
+    console.print(f"sequence  {parity['sequence']}")

@@ -1,0 +1,76 @@
+"""What this machine has for building and running, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for.
+
+    Attributes:
+        what: Its name.
+        found: Version or description; empty if missing.
+        needed_for: What it is good for.
+        remedy: How to get it.
+    """
+
+    what: str
+    found: str
+    needed_for: str
+    remedy: str = ""
+
+
+PACKAGES = (
+    ("torch", "opening checkpoints, exporting, training", "pip install 'neurocompile[compile]'"),
+    ("onnx", "exporting", "pip install 'neurocompile[compile]'"),
+    ("onnxscript", "exporting", "pip install 'neurocompile[compile]'"),
+    ("onnxruntime", "running onnx-* bundles", "pip install onnxruntime"),
+    ("safetensors", "our own checkpoints", "pip install 'neurocompile[compile]'"),
+    ("msgpack", "official Flax checkpoints", "pip install 'neurocompile[compile]'"),
+    ("tensorstore", "Flax checkpoints in OCDBT layout", "pip install 'neurocompile[flax]'"),
+    ("pytorch-lightning", "training", "pip install 'neurocompile[train]'"),
+    ("triton", "GPU kernels", "pip install 'neurocompile[gpu]'"),
+    ("matplotlib", "plots", "pip install 'neurocompile[view]'"),
+)
+
+
+def examine() -> list[Finding]:
+    """Looks for interpreter, packages and tools."""
+    findings = [Finding("python", sys.version.split()[0], "everything"), Finding("machine", _machine(), "everything")]
+    for package, purpose, remedy in PACKAGES:
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = ""
+        findings.append(Finding(package, found, purpose, remedy))
+    gpu = _first_line(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    findings.append(Finding("NVIDIA GPU", gpu, "training and running on a GPU", "a machine with an NVIDIA driver"))
+    return findings
+
+
+def show(findings: list[Finding]) -> None:
+    """Prints one line per finding."""
+    for finding in findings:
+        state = finding.found or f"missing: needed for {finding.needed_for}; {finding.remedy}"
+        print(f"{'ok ' if finding.found else '-  '} {finding.what:18} {state}")
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}"
+
+
+def _first_line(command: list[str]) -> str:
+    if not shutil.which(command[0]):
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else ""
