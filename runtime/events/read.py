@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,8 @@ def read_recording(
     """Reads a whole recording.
 
     Args:
-        path: A file, or `archive.zip:member` (also `archive.zip!member`) for a file in a zip archive.
+        path: A file, or `archive.zip:member` (also `archive.zip!member`) for a file in a zip archive, or `file.mat:7`
+            for one recording of a MATLAB file that holds several.
         format: Name of the format; without it the content decides, then the suffix.
         size: (width, height) of the sensor, in place of what the file says or does not say.
         tick_us: Length of one tick in microseconds, in place of what the file says or implies.
@@ -39,8 +41,8 @@ def read_recording(
     if tick_us is not None and not 0 < tick_us < float("inf"):
         raise UserError(f"a tick of {tick_us} us is not possible; give a positive number of microseconds")
     try:
-        name, data = _load(path)
-        file = File(data, name, size, tick_us)
+        name, data, entry = _load(path)
+        file = File(data, name, size, tick_us, entry)
         kind = _format(file, format)
         recording = kind.decode(file)
     except MemoryError:
@@ -50,13 +52,19 @@ def read_recording(
     return replace(recording, width=width, height=height, tick_us=tick, source=name, format=kind.name)
 
 
-def _load(path: str | Path) -> tuple[str, bytes]:
-    """The name to show and the bytes of a file or zip member."""
-    text = str(path)
-    if not Path(text).exists() and (parts := re.match(r"(.+?\.zip)[:!](.+)", text, re.IGNORECASE | re.DOTALL)):
-        return text, _load_member(*parts.groups())
+def _load(path: str | Path) -> tuple[str, bytes, int | None]:
+    """The name to show, the bytes of a file or zip member, and the entry asked for of a MATLAB file."""
+    text, entry = str(path), None
     try:
-        return text, Path(text).read_bytes()
+        if not os.path.exists(text):
+            if parts := re.fullmatch(r"(.+\.mat)[:!](\d{1,9})", text, re.IGNORECASE | re.DOTALL):
+                text, entry = parts[1], int(parts[2])
+            if not os.path.exists(text) and (
+                parts := re.fullmatch(r"(.+?\.zip)[:!](.+)", text, re.IGNORECASE | re.DOTALL)
+            ):
+                return text, _load_member(parts[1], parts[2]), entry
+        data = Path(text).read_bytes()
+        return text if entry is None else f"{text}:{entry}", data, entry
     except FileNotFoundError:
         raise UserError(f"{text}: no such file; check the path") from None
     except IsADirectoryError:

@@ -11,6 +11,7 @@ from runtime.events.formats import (
     event_stream,
     evt2,
     evt3,
+    matlab,
     nmnist,
     numpy_columns,
     ros1,
@@ -28,6 +29,7 @@ FORMATS: tuple[Format, ...] = (
     ros1.FORMAT,
     numpy_columns.NPZ_FORMAT,
     numpy_columns.NPY_FORMAT,
+    matlab.FORMAT,
     nmnist.FORMAT,
     cochlea.FORMAT,
 )

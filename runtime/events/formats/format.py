@@ -18,12 +18,14 @@ class File:
         name: Name that carries the suffix, with its folders; of a zip member, archive and member.
         size: (width, height) from the caller, for formats whose files do not say.
         tick_us: Tick length from the caller, in microseconds.
+        entry: Which recording of a file that holds several, from 0.
     """
 
     data: bytes = field(repr=False)
     name: str
     size: tuple[int, int] | None = None
     tick_us: float | None = None
+    entry: int | None = None
 
     def error(self, what: str) -> UserError:
         """The error to raise when this file cannot be read: its name, then `what`."""
