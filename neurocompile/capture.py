@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from runtime.backends.ort import NEXT
 from runtime.errors import UserError
 
 OPSET = 20
+EXPORTER_LOG = "torch.onnx._internal.exporter._registration"
 IR_VERSION = 10
 
 
@@ -71,6 +73,8 @@ def capture_module(
         UserError: See `capture`.
     """
     module = module.float().eval()
+    # The exporter warns about every optional torchvision operator that is not installed.
+    logging.getLogger(EXPORTER_LOG).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

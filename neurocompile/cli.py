@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -125,30 +126,22 @@ def _show_table(table: dict[str, Any], indent: str = "") -> None:
 
 def main() -> None:
     """The console script; exit codes as in `runtime.errors`."""
-    code: int | None = 0
-
-    def run() -> int | None:
-        nonlocal code
-        code = app(standalone_mode=False)
-        return code if isinstance(code, int) else 0
-
-    sys.exit(_usage(run))
+    sys.exit(_usage(lambda: app(standalone_mode=False)))
 
 
-def _usage(run: Any) -> int:
-    """Click's own usage errors become one line and exit code 2, like every other bad input."""
-    import click
-
+def _usage(run: Callable[[], Any]) -> int:
+    """Usage errors of the command line library become one line and exit code 2, like every other bad input."""
     try:
         return guard(run)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
-        print(f"error: {error.format_message()}; see `neurocompile --help`", file=sys.stderr)
-        return 2
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
+    except Exception as error:
+        # The library's usage errors share this method, whichever package they come from.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        print(f"error: {message()}; see `neurocompile --help`" if message() else "see `neurocompile --help`", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

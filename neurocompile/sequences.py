@@ -24,7 +24,10 @@ def join(recordings: list[Recording]) -> Recording:
         parts.append(Events(events.t - events.t[0] + now, events.x, events.y, events.p))
         now = int(parts[-1].t[-1]) + PAUSE
     first = recordings[0]
-    source = first.source if len(recordings) == 1 else f"{len(recordings)} recordings joined, from {first.source}"
+    # What is written into bundles names files, not the folders of the machine they were made on.
+    source = first.source.split(".zip:")[0].rsplit("/", 1)[-1] + first.source[len(first.source.split(".zip:")[0]) :]
+    if len(recordings) > 1:
+        source = f"{len(recordings)} recordings joined, from {source}"
     return Recording(Events.concatenate(parts), first.width, first.height, first.tick_us, source, first.format)
 
 
