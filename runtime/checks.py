@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -98,25 +99,21 @@ def _files(bundle: Bundle) -> Check:
 
 
 def _against_reference(name: str, session: Session, trace: Trace, limit: float, *, event_by_event: bool) -> Check:
-    deviations = compare(session, trace, event_by_event=event_by_event)
+    deviations = compare(session, trace, pieces=None if event_by_event else _whole(trace))
     return _judge(name, deviations, limit, {"readouts": len(trace.marks)})
 
 
-def _splits(
-    name: str, stepped: Session, bulk: Session, trace: Trace, limit: float, rng: np.random.Generator
-) -> Check:
+def _splits(name: str, stepped: Session, bulk: Session, trace: Trace, limit: float, rng: np.random.Generator) -> Check:
     deviations: list[Deviation] = []
     for _ in range(SPLITS):
         # The trace's own marks are among the cuts, so that every tensor is measured on the scale it has there.
         marks = np.union1d(_marks(len(trace.events), CUTS, rng), trace.marks)
         own = record(stepped, trace.events, marks, tick_us=trace.tick_us, source=trace.source)
-        deviations += compare(bulk, own, event_by_event=False)
+        deviations += compare(bulk, own, pieces=_whole(own))
     return _judge(name, deviations, limit)
 
 
-def _snapshots(
-    name: str, start: Callable[..., Session], trace: Trace, limit: float, rng: np.random.Generator
-) -> Check:
+def _snapshots(name: str, start: Callable[..., Session], trace: Trace, limit: float, rng: np.random.Generator) -> Check:
     """Every stretch between two marks runs in the session that did not run the stretch before."""
     sessions = [start(tick_us=trace.tick_us, use_chunk=False) for _ in range(2)]
     marks = np.union1d(_marks(len(trace.events), CUTS, rng), trace.marks)
@@ -124,7 +121,7 @@ def _snapshots(
     for session in sessions:
         session.reset()
     relay = _Relay(*sessions)
-    return _judge(name, compare(relay, own, event_by_event=False), limit)
+    return _judge(name, compare(relay, own, pieces=_whole(own)), limit)
 
 
 class _Relay(Session):
@@ -162,6 +159,11 @@ class _Relay(Session):
         self._now.restore(snapshot)
 
 
+def _whole(trace: Trace) -> Iterator[int]:
+    """Push sizes that take everything up to the next mark at once."""
+    return repeat(len(trace.events))
+
+
 def _marks(count: int, cuts: int, rng: np.random.Generator) -> np.ndarray:
     """Up to `cuts` random numbers of events, increasing, the last one all of them."""
     return np.union1d(rng.integers(1, count + 1, cuts), [count])
@@ -180,4 +182,5 @@ def _judge(name: str, deviations: list[Deviation], limit: float, figures: dict[s
             return Check(name, False, detail, {**figures, "first_divergence": where})
     worst = max(deviations, key=lambda deviation: deviation.relative)
     figures |= {"worst_relative": worst.relative, "worst_tensor": worst.what, "worst_at_event": worst.mark}
-    return Check(name, True, f"worst {worst.relative:.1e} ({worst.what} at {worst.mark} events)", figures)
+    where = f"worst {worst.relative:.1e} ({worst.what} at {worst.mark} events)"
+    return Check(name, True, where if worst.relative else "no difference", figures)
