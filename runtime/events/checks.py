@@ -42,8 +42,8 @@ def check_stream(recording: Recording, *, width: int | None = None, height: int 
     if back.any():
         row = int(back.argmax()) + 1
         raise UserError(
-            f"{source}: time goes backwards at event {row} of {len(events)}, from {events.t[row - 1]} to {events.t[row]} "
-            f"(and {int(back.sum()) - 1} more times); sort it with --sort, if its events are right"
+            f"{source}: time goes backwards at event {row}, from {events.t[row - 1]} to {events.t[row]} (and "
+            f"{int(back.sum()) - 1} more times in {len(events)} events); sort it with --sort, if its events are right"
         )
 
 

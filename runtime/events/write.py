@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,12 +46,13 @@ def write_recording(path: str | Path, recording: Recording) -> None:
 
 def _npz(recording: Recording) -> bytes:
     events = recording.events
-    about = {"width": recording.width, "height": recording.height}
-    known = {name: np.int64(value) for name, value in about.items() if value is not None}
+    arrays: dict[str, Any] = {name: getattr(events, name) for name in "txyp"}
+    arrays["tick_us"] = np.array(recording.tick_us, np.float64)
+    for name, side in (("width", recording.width), ("height", recording.height)):
+        if side is not None:
+            arrays[name] = np.array(side)
     out = io.BytesIO()
-    np.savez_compressed(
-        out, t=events.t, x=events.x, y=events.y, p=events.p, tick_us=np.float64(recording.tick_us), **known
-    )
+    np.savez_compressed(out, **arrays)
     return out.getvalue()
 
 

@@ -23,6 +23,8 @@ from runtime.program import TensorSpec
 
 RULES = ("channel", "product", "linear")
 GAPS = ("next", "previous")
+# Times beyond this are refused: the gap between any two that remain fits into 64 bits.
+LATEST = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,23 @@ class TokenDt:
             raise UserError(f"dt {self.dt!r} does not exist; choose one of {', '.join(GAPS)}")
         if self.kind != "token_dt":
             raise UserError(f"front end {self.kind!r} is not token_dt")
+        for name in ("width", "height", "vocabulary"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise UserError(f"front end token_dt needs a positive whole {name}, not {value!r}")
+        if self.fixed_dt_us is not None and not 0 <= self.fixed_dt_us < float("inf"):
+            raise UserError(f"a fixed dt of {self.fixed_dt_us!r} us is not possible; give a number from 0 on")
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> TokenDt:
-        """The declaration from a manifest."""
-        return cls(**table)
+        """The declaration from a manifest.
+
+        Raises:
+            UserError: If the table has other keys than the declaration, or values that it cannot have.
+        """
+        try:
+            return cls(**table)
+        except TypeError as error:
+            raise UserError(f"this declaration of front end token_dt cannot be read ({error})") from None
 
     def to_json(self) -> dict[str, Any]:
         """The declaration for a manifest."""
@@ -123,19 +137,20 @@ class TokenDtStream:
             `token` (N,) int64, `dt` (N,) float32 and `elapsed` (N,) float64, in milliseconds.
 
         Raises:
-            UserError: If an event lies outside the sensor or goes back in time.
+            UserError: If an event lies outside the sensor, goes back in time or has a token the model does not know.
         """
         if not len(events):
             return {"token": np.empty(0, np.int64), "dt": np.empty(0, np.float32), "elapsed": np.empty(0, np.float64)}
-        self._check(events)
-        token = self.spec.tokens(events.x, events.y, events.p)
-        pending = int(token[-1])
+        token = self._check(events)
+        pending = 0
         if self.spec.dt == "previous":
             t = np.concatenate([[self._last] if self._events else events.t[:1], events.t])
-        elif self._events:
-            t, token = np.concatenate([[self._last], events.t]), np.concatenate([[self._pending], token[:-1]])
         else:
-            t, token = events.t, token[:-1]
+            pending = int(token[-1])
+            if self._events:
+                t, token = np.concatenate([[self._last], events.t]), np.concatenate([[self._pending], token[:-1]])
+            else:
+                t, token = events.t, token[:-1]
         if self.spec.fixed_dt_us is None:
             dt = (np.diff(t) * self.tick_us / 1000).astype(np.float32)
         else:
@@ -161,15 +176,18 @@ class TokenDtStream:
         Raises:
             UserError: As `push`.
         """
-        spec = self.spec
-        if not (0 <= x < spec.width and 0 <= y < spec.height) or (self._events and t < self._last):
+        # Scalars of NumPy's narrow types would wrap in the products below.
+        spec, t, x, y = self.spec, int(t), int(x), int(y)
+        if not (0 <= x < spec.width and 0 <= y < spec.height and -LATEST <= t <= LATEST):
+            self._refuse(t, x, y)
+        if self._events and t < self._last:
             self._refuse(t, x, y)
         if spec.rule == "channel":
             token = x
         else:
             token = (x * y if spec.rule == "product" else x + spec.width * y) + spec.width * spec.height * bool(p)
         if token >= spec.vocabulary:
-            self._refuse_token(token)
+            self._refuse_token(token, self._events)
         first, gap = not self._events, t - self._last
         self._events, self._last = self._events + 1, t
         if spec.dt == "next":
@@ -183,16 +201,20 @@ class TokenDtStream:
         self._elapsed += dt
         return token, dt, self._elapsed
 
-    def _check(self, events: Events) -> None:
-        spec = self.spec
-        outside = (events.x >= spec.width) | (events.y >= spec.height)
-        back = np.diff(events.t, prepend=self._last if self._events else events.t[0]) < 0
-        if (bad := outside | back).any():
+    def _check(self, events: Events) -> np.ndarray:
+        """The tokens of events that can all be taken."""
+        spec, t = self.spec, events.t
+        bad = (events.x >= spec.width) | (events.y >= spec.height) | (t > LATEST) | (t < -LATEST)
+        bad[1:] |= t[1:] < t[:-1]
+        bad[0] |= bool(self._events) and t[0] < self._last
+        if bad.any():
             row = int(bad.argmax())
             self._refuse(int(events.t[row]), int(events.x[row]), int(events.y[row]), row, events)
         token = spec.tokens(events.x, events.y, events.p)
-        if (token >= spec.vocabulary).any():
-            self._refuse_token(int(token.max()))
+        if (unknown := token >= spec.vocabulary).any():
+            row = int(unknown.argmax())
+            self._refuse_token(int(token[row]), self._events + row)
+        return token
 
     def _refuse(self, t: int, x: int, y: int, row: int = 0, events: Events | None = None) -> None:
         number = self._events + row
@@ -202,13 +224,16 @@ class TokenDtStream:
                 f"event {number} at x={x}, y={y} lies outside the model's {spec.width} x {spec.height} sensor; "
                 "check the sensor size, or crop with --roi or scale with --resize"
             )
+        if not -LATEST <= t <= LATEST:
+            raise UserError(f"event {number} has the impossible time t={t}; check the recording")
         before = int(events.t[row - 1]) if row and events is not None else self._last
         raise UserError(
             f"event {number} at t={t} is earlier than the event before it at t={before}; "
             "sort the recording by time first, or reset the session between recordings"
         )
 
-    def _refuse_token(self, token: int) -> None:
+    def _refuse_token(self, token: int, number: int) -> None:
         raise UserError(
-            f"token {token} is outside the model's vocabulary of {self.spec.vocabulary}; check token rule and sensor size"
+            f"event {number} has token {token}, outside the model's vocabulary of {self.spec.vocabulary}; "
+            "check token rule and sensor size"
         )
