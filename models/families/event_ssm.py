@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ def _preset(name: str, sizes: Mapping[str, int], reason: str) -> Identity:
 def _ambiguous(tensors: Mapping[str, Tensor], request: Request) -> UserError:
     shape = ""
     if any(name.startswith("params/") for name in tensors):
-        inferred = infer_config({name: np.broadcast_to(0, tensor.shape) for name, tensor in tensors.items()})
+        inferred = infer_config(cast(Mapping[str, np.ndarray], tensors))  # It looks at nothing but shapes.
         names = ("num_embeddings", "d_model", "num_stages", "num_layers_per_stage")
         shape = f" ({', '.join(f'{name} {inferred[name]}' for name in names)})"
     beside = ", ".join(str(file) for file in nearby(request.path))

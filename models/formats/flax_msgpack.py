@@ -26,6 +26,8 @@ from runtime.errors import UserError
 _PLACEHOLDER = "PLACEHOLDER://"
 _CHUNKED = "__msgpack_chunked_array__"
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+# First byte of a map with a length of its own -> where its first key begins.
+_LONG_MAPS = {0xDE: 3, 0xDF: 5}
 # Closed on purpose: a dtype name is input, and numpy would accept far more than arrays of numbers.
 _DTYPES = {
     **{f"float{bits}": getattr(torch, f"float{bits}") for bits in (16, 32, 64)},
@@ -36,8 +38,11 @@ _DTYPES = {
 
 
 def recognises(path: Path, start: bytes) -> bool:
-    """Whether a file that begins so is a MessagePack map."""
-    return start[0] in (0xDE, 0xDF) or 0x80 < start[0] <= 0x8F
+    """Whether a file that begins so is a MessagePack map whose first key is text."""
+    if not 0x80 < start[0] <= 0x8F and start[0] not in _LONG_MAPS:
+        return False
+    key = start[_LONG_MAPS.get(start[0], 1) :][:1]
+    return not key or 0xA0 <= key[0] <= 0xBF or 0xD9 <= key[0] <= 0xDB
 
 
 def read(path: Path, *, trust_pickle: bool = False) -> Content:
@@ -89,7 +94,7 @@ def _unpack(data: bytes, what: str) -> Any:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
-        if "incomplete" in reason:
+        if "incomplete" in reason or "exceeds max_" in reason:
             reason = f"the data ends early, after {len(data)} bytes"
         raise UserError(f"checkpoint {what} is damaged or cut off: {reason}; fetch or save it again") from error
 
@@ -129,11 +134,12 @@ def _tensor(leaf: Any, name: str, path: Path) -> torch.Tensor:
             f"{name} in checkpoint {path} has dtype {error.args[0]!r}, which is not a number type"
         ) from error
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise UserError(f"checkpoint {path} is damaged at {name}: {error}; fetch or save it again") from error
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"checkpoint {path} is damaged at {name}: {reason}; fetch or save it again") from error
 
 
 def _array(shape: tuple[int, ...], dtype: torch.dtype, data: bytes) -> torch.Tensor:
-    if not all(type(size) is int and size >= 0 for size in shape):
+    if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         raise ValueError(f"shape {shape} is impossible")
     wanted = math.prod(shape) * dtype.itemsize
     if not isinstance(data, bytes) or len(data) != wanted:

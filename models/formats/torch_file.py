@@ -22,8 +22,8 @@ from runtime.errors import UserError
 
 _WEIGHTS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("model.", "module.", "_orig_mod.")
-_REFUSED = re.compile(r"WeightsUnpickler error: (.*)|(Trying to load unsupported GLOBAL .*)")
-_GLOBAL = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
+_REFUSED = re.compile(r"WeightsUnpickler error:\s*(.+)|(Trying to load unsupported GLOBAL .*)")
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 def recognises(path: Path, start: bytes) -> bool:
@@ -79,16 +79,7 @@ def read(path: Path, *, trust_pickle: bool = False) -> Content:
 
 
 def _load(path: Path, trust_pickle: bool) -> Any:
-    zipped = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        if file.read(2) == b"PK" and not zipped:
-            raise UserError(
-                f"checkpoint {path} is cut off: the end of its zip archive is missing; fetch or save it again"
-            )
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                raise UserError(f"{path} is a zip archive without PyTorch weights, so no checkpoint; name another file")
+    zipped = _is_zip(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -107,6 +98,23 @@ def _load(path: Path, trust_pickle: bool) -> Any:
         ) from error
 
 
+def _is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, as PyTorch writes since 1.6; one without weights is refused."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged or cut off: its zip directory is bad ({error}); fetch or save it again"
+        ) from error
+    if not any(name.endswith("data.pkl") for name in names):
+        raise UserError(f"{path} is a zip archive without PyTorch weights, so no checkpoint; name another file")
+    return True
+
+
 def _reason(error: Exception) -> str:
     """The one line of an error that says what happened."""
     text = str(error).strip()
@@ -118,8 +126,10 @@ def _reason(error: Exception) -> str:
 def _needed_code(path: Path, zipped: bool, reason: str) -> str | None:
     """What a refused pickle wanted to run; `None` if it failed for another reason."""
     if wanted := _GLOBAL.search(reason):
-        # Without a zip directory a cut can fall inside a harmless name, which then looks like an unknown one.
+        # Without a zip directory a cut can fall inside a harmless name, which then looks like an unknown one; the
+        # unpickler takes the last byte before the cut for the end of the line.
         module, _, name = wanted[1].rpartition(".")
-        cut = not zipped and path.read_bytes().endswith(f"{module}\n{name}".encode())
+        line = f"{module}\n{name}".encode()
+        cut = not zipped and (not name or line in path.read_bytes()[-len(line) - 1 :])
         return None if cut else wanted[1]
     return reason if reason.startswith(("Unsupported operand", "Can only", "Trying to call")) else None
