@@ -66,8 +66,8 @@ def read(path: Path, *, trust_pickle: bool = False) -> Content:
     _flatten(select(tree), "", leaves, path)
     tensors = {name: _tensor(leaf, name, path) for name, leaf in leaves.items()}
     step = tree.get("step")
-    if isinstance(step, _ext_type()):
-        step = _tensor(step, "step", path).item()
+    if isinstance(step, _ext_type()) and (value := _tensor(step, "step", path)).numel() == 1:
+        step = value.item()
     return Content(
         format="Orbax aggregate directory" if aggregate else "Flax MessagePack file",
         tensors=tensors,
