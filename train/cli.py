@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -39,7 +41,7 @@ def run(arguments: list[str]) -> None:
     try:
         CLI(name, arguments)
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_sentence(str(error))) from error
 
 
 class CLI(LightningCLI):
@@ -96,10 +98,11 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         training, given = self.subcommand == "fit", config.trainer.callbacks or []
         given = list(given) if isinstance(given, list) else [given]
-        if config.ema:
+        if config.ema or not training:
+            # Scores are those of the average, wherever a checkpoint has one.
             given.append(WeightAverage(config.ema))
         if training:
-            given += [EpochLines(), LearningRateMonitor()]
+            given += [self._folder(), EpochLines(), LearningRateMonitor()]
             if not any(isinstance(callback, ModelCheckpoint) for callback in given):
                 given.append(self._checkpoints())
         if config.trainer.logger in (None, True):
@@ -112,6 +115,17 @@ class CLI(LightningCLI):
         if config.trainer.enable_model_summary is None:
             kwargs["enable_model_summary"] = False
         return super().instantiate_trainer(callbacks=given, **kwargs)
+
+    def _folder(self) -> LambdaCallback:
+        """Writes the resolved configuration as soon as the data are open."""
+
+        def begin(trainer: Trainer, module: EventClassifier) -> None:
+            if trainer.is_global_zero:
+                self.output.mkdir(parents=True, exist_ok=True)
+                self._parser("fit").save(self.config.fit, self.output / "config.yaml", skip_none=False, overwrite=True)
+                print(f"run: {self.output} ({sum(parameter.numel() for parameter in module.parameters())} parameters)")
+
+        return LambdaCallback(on_fit_start=begin)
 
     def _checkpoints(self) -> ModelCheckpoint:
         """The best on validation (as published: strictly better accuracy), and the last."""
@@ -128,13 +142,8 @@ class CLI(LightningCLI):
         )
 
     def before_fit(self) -> None:
-        """Writes the resolved configuration."""
+        """Starts the clock."""
         self._begin = time.monotonic()
-        if self.trainer.is_global_zero:
-            self.output.mkdir(parents=True, exist_ok=True)
-            self._parser("fit").save(self.config.fit, self.output / "config.yaml", skip_none=False, overwrite=True)
-            size = sum(parameter.numel() for parameter in self.model.parameters())
-            print(f"run: {self.output} ({size} parameters)")
 
     def after_fit(self) -> None:
         """Tests with the best checkpoint and writes the model and its scores."""
@@ -161,13 +170,13 @@ class CLI(LightningCLI):
         )
         print(f"model: {path}")
 
-    def after_validate(self) -> None:
-        """Prints the score."""
-        self._print("validation")
+    def validate(self, **options: Any) -> None:
+        """Prints the score of a checkpoint on validation."""
+        self._print("validation", self.trainer.validate(**{**options, "verbose": False}))
 
-    def after_test(self) -> None:
-        """Prints the score."""
-        self._print("test")
+    def test(self, **options: Any) -> None:
+        """Prints the score of a checkpoint on test."""
+        self._print("test", self.trainer.test(**{**options, "verbose": False}))
 
     def predict(self, **options: Any) -> None:
         """Predicts the test split and writes one row per recording."""
@@ -178,16 +187,32 @@ class CLI(LightningCLI):
         save_predictions(path, source.names, source.labels.tolist(), self.datamodule.labels, logits.float())
         print(f"{len(logits)} predictions: {path}")
 
-    def _print(self, split: str) -> None:
-        accuracy = 100 * float(self.trainer.callback_metrics[f"{split}/accuracy"])
-        print(f"{split} accuracy {accuracy:.2f} % of {len(self.datamodule.splits[split])} samples")
+    def _print(self, split: str, scores: list[Mapping[str, float]]) -> None:
+        accuracy, loss = 100 * scores[0][f"{split}/accuracy"], scores[0][f"{split}/loss"]
+        print(f"{split} accuracy {accuracy:.2f} % of {len(self.datamodule.splits[split])} samples, loss {loss:.3f}")
+
+
+def _sentence(message: str) -> str:
+    """The parser's message without the types that it tried in turn."""
+    if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
+        message = f"setting {unknown[1]!r} does not exist"
+    return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
+
+
+QUIET = (
+    ".*does not have many workers.*",
+    ".*Consider increasing the value of the `num_workers`.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+)
 
 
 def _quieten() -> None:
     """Silences advice that does not apply here."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Consider increasing the value of the `num_workers`.*")
-    warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

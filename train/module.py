@@ -90,8 +90,8 @@ class EventClassifier(pl.LightningModule):
                 )
         if data.pad_unit % network.total_downsampling:
             raise UserError(
-                f"data.pad_unit {data.pad_unit} is no multiple of the network's {network.total_downsampling} events per "
-                "position; choose one"
+                f"data.pad_unit {data.pad_unit} is no multiple of the network's {network.total_downsampling} "
+                "events per position; choose one"
             )
         if stage == "fit" and self.embedding_init == "fourier":
             self._write_embedding(data.front_end)

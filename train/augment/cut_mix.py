@@ -14,8 +14,8 @@ def cut_mix(
 ) -> tuple[list[Columns], np.ndarray]:
     """Mixes every recording of a batch with a partner from the same batch.
 
-    From the partner comes a run of 1 to n - 1 neighbouring events at a random place. The events of the recording between
-    the first and the last time of that run go, the run is sorted in, times unshifted. The target is
+    From the partner comes a run of 1 to n - 1 neighbouring events at a random place. The events of the recording
+    between the first and the last time of that run go, the run is sorted in, times unshifted. The target is
     (1 - share) * own + share * partner's, where share = events of the run / events of the result.
 
     Args:

@@ -10,7 +10,7 @@ from train.augment.columns import Columns
 def drop_event_chunk(events: Columns, rng: np.random.Generator, largest: float, probability: float = 0.3) -> Columns:
     """With `probability`, removes a run of 1 to `largest` * n - 1 neighbouring events at a random place.
 
-    Recordings too short for a run (`largest` * n <= 1), on which the published implementation fails, are returned whole.
+    Recordings too short for a run (`largest` * n <= 1), on which the published implementation fails, stay whole.
 
     Args:
         events: (N,) events.

@@ -99,7 +99,11 @@ class EventData(pl.LightningDataModule):
 
     @abstractmethod
     def open_split(self, name: str) -> Source | None:
-        """The recordings of `train`, `validation` or `test`; `None` for a validation split that the set does not have."""
+        """The recordings of `train`, `validation` or `test`; `None` if the set has no such split for validation."""
+
+    def training(self, source: Source) -> Source:
+        """What is trained on, made from the recordings that are left for training."""
+        return source
 
     def setup(self, stage: str) -> None:
         """Opens what `stage` needs."""
@@ -109,6 +113,7 @@ class EventData(pl.LightningDataModule):
             if validation is None:
                 stay, held = hold_out(train.labels, self.validation_fraction, self.split_seed)
                 train, validation = Subset(train, stay), Subset(train, held)
+            train = self.training(train)
             if len(train) < self.batch_size:
                 raise UserError(
                     f"{self.root}: {len(train)} training samples do not fill one batch of {self.batch_size}; "
@@ -153,7 +158,7 @@ class EventData(pl.LightningDataModule):
     def _loader(self, name: str, size: int, **options: bool) -> DataLoader:
         return DataLoader(
             self.splits[name],
-            size,
+            batch_size=size,
             collate_fn=_whole,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

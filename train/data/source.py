@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from train.augment import Columns
+from train.data.split import windows
 
 
 class Source(Protocol):
@@ -26,6 +27,12 @@ class Source(Protocol):
     def __getitem__(self, row: int) -> Columns: ...
 
 
+def count(source: Source, row: int) -> int:
+    """Number of events of a recording; by the source's own `count` if it has a quick one."""
+    quick = getattr(source, "count", None)
+    return quick(row) if quick else len(source[row])
+
+
 class Subset:
     """Some rows of a source."""
 
@@ -40,22 +47,25 @@ class Subset:
     def __getitem__(self, row: int) -> Columns:
         return self.source[int(self.rows[row])]
 
+    def count(self, row: int) -> int:
+        """Number of events of a recording."""
+        return count(self.source, int(self.rows[row]))
+
 
 class Sliced:
     """A source whose recordings are cut into windows of events; a window has its recording's label.
 
     Args:
         source: The recordings.
-        counts: Number of events of each.
         size: Events per window.
         overlap: Events that neighbouring windows share.
     """
 
-    def __init__(self, source: Source, counts: Sequence[int], size: int, overlap: int) -> None:
-        from train.data.split import windows
-
+    def __init__(self, source: Source, size: int, overlap: int) -> None:
         self.source = source
-        self.windows = [(row, *window) for row, count in enumerate(counts) for window in windows(count, size, overlap)]
+        self.windows = [
+            (row, *window) for row in range(len(source)) for window in windows(count(source, row), size, overlap)
+        ]
         self.labels = source.labels[[row for row, _, _ in self.windows]]
         self.names = [f"{source.names[row]}[{begin}:{end}]" for row, begin, end in self.windows]
 
