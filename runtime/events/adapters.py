@@ -20,8 +20,9 @@ def sort_by_time(recording: Recording) -> tuple[Recording, dict[str, Any]]:
     Returns:
         The recording, and `{"adapter": "sort_by_time", "steps_back": how often time went backwards}`.
     """
-    steps_back = int((np.diff(recording.events.t) < 0).sum())
-    events = recording.events[np.argsort(recording.events.t, kind="stable")] if steps_back else recording.events
+    t = recording.events.t
+    steps_back = int((t[1:] < t[:-1]).sum())
+    events = recording.events[np.argsort(t, kind="stable")] if steps_back else recording.events
     return replace(recording, events=events), {"adapter": "sort_by_time", "steps_back": steps_back}
 
 

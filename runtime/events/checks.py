@@ -38,7 +38,7 @@ def check_stream(recording: Recording, *, width: int | None = None, height: int 
         "the file is damaged, or give --size",
     )
     _inside(recording, width, height, "the sensor of the model", "crop with --roi or scale with --resize")
-    back = np.diff(events.t) < 0
+    back = events.t[1:] < events.t[:-1]
     if back.any():
         row = int(back.argmax()) + 1
         raise UserError(

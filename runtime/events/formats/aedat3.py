@@ -39,7 +39,7 @@ def decode(file: File) -> Recording:
     form = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("Format:")), "RAW")
     if form != "RAW":
         raise file.error(f"is stored as {form}; only AEDAT 3.1 stored as RAW is read")
-    if lines[-1] != "!END-HEADER":
+    if "!END-HEADER" not in lines:
         raise file.error("has no end of its header; it is damaged")
     parts = [Events.empty()]
     while at < len(file.data):

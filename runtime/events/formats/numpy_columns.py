@@ -18,6 +18,7 @@ from runtime.events.formats.columns import recording_of
 from runtime.events.formats.format import File, Format
 
 NPY = b"\x93NUMPY"
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 SCALARS = ("width", "height", "tick_us")
 
 
@@ -65,12 +66,13 @@ def _array(data: bytes) -> np.ndarray:
     """The array of an npy file; takes no more memory than the file has bytes."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, by_column, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    if version not in HEADERS:
         raise ValueError(f"npy version {version[0]}.{version[1]} is not read")
+    try:
+        shape, by_column, dtype = HEADERS[version](stream)
+    except Exception as error:
+        # NumPy parses the header as Python source: damage shows as almost any exception.
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never loaded")
     count, begin = 1, stream.tell()
