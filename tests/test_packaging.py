@@ -115,6 +115,13 @@ def test_files_are_small() -> None:
     assert not long, f"source files over {LARGEST_SOURCE} bytes, split them: {long}"
 
 
+def test_links_between_pages_resolve() -> None:
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+        missing = [link for link in links if not (page.parent / link).exists()]
+        assert not missing, f"{page.relative_to(ROOT)} links to {missing}, which are not there"
+
+
 def test_text_is_clean() -> None:
     found = []
     for path in tracked():
