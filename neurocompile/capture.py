@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from neurocompile.graph_program import GraphProgram
-from neurocompile.graphs import clean, name_nodes
+from neurocompile.graphs import clean
+from neurocompile.naming import SCOPES, name_nodes
+from neurocompile.normalise import normalise
 from neurocompile.ops import attach_functions
 from neurocompile.program import StreamProgram
 from runtime.backends.ort import NEXT
-from runtime.errors import UserError
+from runtime.errors import InternalError, UserError
 
 OPSET = 20
 EXPORTER_LOG = "torch.onnx._internal.exporter._registration"
@@ -78,7 +80,7 @@ def capture_module(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            exported = torch.export.export(module, tuple(examples), strict=False)
+            exported = torch.export.export(_Fresh(module), tuple(examples), strict=False)
         except Exception as error:  # torch.export raises many private kinds.
             raise UserError(f"stage {name!r} cannot be captured: {_first_line(error)}") from error
         if mutated := list(exported.graph_signature.buffers_to_mutate.values()):
@@ -93,15 +95,44 @@ def capture_module(
             output_names=list(outputs),
             opset_version=OPSET,
             dynamo=True,
-            optimize=True,
+            # The exporter's own rewriter drops `x + c` for |c| below 1e-8 and `x * c` for c near 1; ours are exact.
+            optimize=False,
             verbose=False,
         ).model
+    if [value.name for value in model.graph.inputs] != list(inputs):
+        raise InternalError(f"stage {name!r} lost or renamed inputs: {[value.name for value in model.graph.inputs]}")
     model.ir_version = IR_VERSION
     model.graph.name = name
+    _Fresh.forget(model)
     attach_functions(model)
+    clean(model)
+    normalise(model)
     clean(model)
     name_nodes(model)
     return model
+
+
+class _Fresh(nn.Module):
+    """A stage whose outputs are never its inputs themselves: a graph value has one name."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies what the stage passes through."""
+        outputs = self.stage(*inputs)
+        return tuple(output.clone() if any(output is given for given in inputs) else output for output in outputs)
+
+    @staticmethod
+    def forget(model: ir.Model) -> None:
+        """Takes this wrapper's own level out of the names of weights and submodules."""
+        for name, value in list(model.graph.initializers.items()):
+            if name.startswith("stage."):
+                value.name = name.removeprefix("stage.")
+        for node in model.graph:
+            if scopes := node.metadata_props.get(SCOPES):
+                node.metadata_props[SCOPES] = scopes.replace("'stage.", "'").replace("'stage'", "''")
 
 
 def _example(dtype: str, shape: Sequence[int]) -> torch.Tensor:

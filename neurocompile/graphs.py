@@ -1,8 +1,7 @@
-"""What capture, passes and targets all need of ONNX graphs: tidy up, name nodes, evaluate a part, build constants."""
+"""What capture and passes need of ONNX graphs: tidy up, find and build constants, replace values, evaluate a part."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,9 +10,11 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 import onnxruntime as ort
 
+from neurocompile.naming import free
 from runtime.errors import InternalError
 
-SCOPES = "pkg.torch.onnx.name_scopes"
+NESTED = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
 def clean(model: ir.Model) -> None:
@@ -30,44 +31,37 @@ def clean(model: ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
     ):
         rewrite(model)
-    unused = [name for name, value in model.graph.initializers.items() if not value.uses() and not value.is_graph_output()]
+    unused = [
+        name for name, value in model.graph.initializers.items() if not value.uses() and not value.is_graph_output()
+    ]
     for name in unused:
         del model.graph.initializers[name]
 
 
-def name_nodes(model: ir.Model) -> None:
-    """Names nodes after the submodule they come from (`layer/s5/MatMul_3`) and clears the exporter's metadata."""
-    counts: dict[str, int] = {}
-    for node in model.graph:
-        scopes = node.metadata_props.get(SCOPES)
-        modules = [part for part in ast.literal_eval(scopes)[:-1] if part] if scopes else []
-        stem = "/".join([*(modules[-1].split(".") if modules else []), node.op_type])
-        number = counts.get(stem, 0)
-        counts[stem] = number + 1
-        node.name = f"{stem}_{number}" if number else stem
-    common.ClearMetadataAndDocStringPass()(model)
-    model.graph.metadata_props.clear()
-    model.metadata_props.clear()
-
-
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """Adds an initializer under a free name that begins with `name`."""
-    taken, number, free = graph.initializers, 0, name
-    names = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
-    while free in taken or free in names:
-        number += 1
-        free = f"{name}_{number}"
-    tensor = ir.Tensor(np.array(array, order="C"), name=free)
-    value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    inner = {value.name for node in graph for value in node.outputs}
+    name = free(name, inner | {value.name for value in graph.inputs} | set(graph.initializers))
+    tensor = ir.Tensor(np.array(array, order="C"), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is an initializer that no caller can override."""
+    return (
+        value is not None and value.const_value is not None and value.producer() is None and not value.is_graph_input()
+    )
+
+
 def array_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of an initializer, `None` of anything else."""
-    if value is None or value.const_value is None or value.producer() is not None:
-        return None
-    return value.const_value.numpy()
+    """The array of a constant, `None` of anything else."""
+    return (
+        value.const_value.numpy()
+        if value is not None and value.const_value is not None and is_constant(value)
+        else None
+    )
 
 
 def shape_of(value: ir.Value) -> tuple[int, ...] | None:
@@ -89,6 +83,30 @@ def needed_nodes(outputs: Iterable[ir.Value]) -> set[ir.Node]:
     return nodes
 
 
+def is_pure(node: ir.Node, model: ir.Model) -> bool:
+    """Whether a node computes the same from the same operands each time, and can be cut out of its graph."""
+    if any(attribute.type in NESTED for attribute in node.attributes.values()):
+        return False
+    function = model.functions.get(node.op_identifier())
+    if function is not None:
+        return all(is_pure(inner, model) for inner in function)
+    # The third operand of Dropout switches training on.
+    return node.op_type not in RANDOM and not (node.op_type == "Dropout" and len(node.inputs) > 2)
+
+
+def replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Redirects every use of `old` to `new`; a graph output keeps its name."""
+    if old.is_graph_output():
+        name, old.name = old.name, f"{old.name}_replaced"
+        identity = ir.node("Identity", [new], name=f"{name}/Identity")
+        identity.outputs[0].name, identity.outputs[0].type, identity.outputs[0].shape = name, old.type, old.shape
+        graph.append(identity)
+        for position, output in enumerate(graph.outputs):
+            if output is old:
+                graph.outputs[position] = identity.outputs[0]
+    ir.convenience.replace_all_uses_with(old, new)
+
+
 class Evaluator:
     """Runs the part of a graph that leads from some inputs to some values, in ONNX Runtime.
 
@@ -99,10 +117,13 @@ class Evaluator:
     """
 
     def __init__(self, model: ir.Model, outputs: Sequence[ir.Value], inputs: Sequence[ir.Value] = ()) -> None:
+        self._name = model.graph.name
         wanted = needed_nodes(outputs)
         nodes = [ir.to_proto(node) for node in model.graph if node in wanted]
         used = {name for node in nodes for name in node.input}
-        weights = [ir.to_proto(v.const_value) for n, v in model.graph.initializers.items() if n in used and v.const_value]
+        weights = [
+            ir.to_proto(v.const_value) for n, v in model.graph.initializers.items() if n in used and v.const_value
+        ]
         for weight, name in zip(weights, [n for n in model.graph.initializers if n in used], strict=True):
             weight.name = name
         graph = onnx.helper.make_graph(
@@ -124,4 +145,7 @@ class Evaluator:
 
     def __call__(self, feeds: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """The values, for these inputs."""
-        return self._session.run(None, dict(feeds or {}))
+        try:
+            return self._session.run(None, dict(feeds or {}))
+        except Exception as error:
+            raise InternalError(f"a part of graph {self._name!r} fails: {error}") from error

@@ -18,7 +18,9 @@ from torch.nn import functional
 from models.event_ssm.flax import check_shapes
 from models.event_ssm.port_config import EventSSMPortConfig
 from neurocompile.ops.diagonal_scan import diagonal_scan
+from neurocompile.program import StreamProgram
 from runtime.errors import UserError
+from runtime.front_ends import TokenDt
 
 EPS = 1e-6
 RECURRENCES = ("published", "exact")
@@ -64,22 +66,30 @@ class RealS5(nn.Module):
         self.C = nn.Parameter(torch.zeros(h_out, states))
         self.D = nn.Parameter(torch.zeros(h_in) if h_in == h_out else torch.zeros(h_out, h_in))
 
-    def forward(self, u: Tensor, dt: Tensor) -> Tensor:
-        """Maps (B, L, Hin) and dt (B, L) in ms to (B, L, Hout)."""
+    def transition(self, u: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """A and gamma B u of (..., Hin) inputs and (...) gaps in ms; (..., P) each."""
         eigenvalues = -(functional.softplus(self.Lambda_raw) + 1e-3)
         exponent = eigenvalues * (self.log_step.exp() * self.step_rescale * dt[..., None]).clamp(min=0)
-        decay = exponent.exp()
         drive = functional.linear(u, self.B)
         if not self.dirac:
             drive = drive * torch.expm1(exponent) / eigenvalues
+        return exponent.exp(), drive
+
+    def read(self, x: Tensor, u: Tensor) -> Tensor:
+        """C x + D u of (..., P) states and (..., Hin) inputs; (..., Hout)."""
+        feed = self.D * u if self.D.dim() == 1 else functional.linear(u, self.D)
+        return functional.linear(x, self.C) + feed
+
+    def forward(self, u: Tensor, dt: Tensor) -> Tensor:
+        """Maps (B, L, Hin) and dt (B, L) in ms to (B, L, Hout)."""
+        decay, drive = self.transition(u, dt)
         if self.recurrence == "exact":
             zero = torch.zeros_like(decay)
             x, _ = diagonal_scan(decay, zero, drive, zero)
         else:
             product = decay.cumprod(1)
             x = product * (drive / (product + 1e-9)).cumsum(1)
-        feed = self.D * u if self.D.dim() == 1 else functional.linear(u, self.D)
-        return functional.linear(x, self.C) + feed
+        return self.read(x, u)
 
 
 class PortLayer(nn.Module):
@@ -192,6 +202,18 @@ class EventSSMPort(nn.Module):
         x, dt = self.encoder(tokens, dt)
         groups = torch.div(lengths, self.config.total_downsampling, rounding_mode="floor")
         return self.decoder(torch.where(groups[:, None] > 0, self.pool(x, dt, groups), 0))
+
+    def stream_program(self, front_end: TokenDt, labels: tuple[str, ...] = ()) -> StreamProgram:
+        """The exact event-by-event form of this network; see `models.event_ssm.port_stream`.
+
+        Args:
+            front_end: Token rule, sensor and gap convention the network was trained with.
+            labels: Class names in logit order.
+        """
+        # The program's stages are made of the classes above, so it can only be imported once they exist.
+        from models.event_ssm.port_stream import stream_program
+
+        return stream_program(self, front_end, labels)
 
     def pool(self, x: Tensor, dt: Tensor, groups: Tensor) -> Tensor:
         """Reduces (B, G, H) over the first `groups` (B,) positions, at least one; (B, H)."""

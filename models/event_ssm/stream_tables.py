@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from models.event_ssm import stream as bodies
+from models.event_ssm.program_tables import Tables, finish, stage_outputs
 from models.event_ssm.stream import CHUNK_ITEMS, CHUNK_LIMIT, StageNames
-from neurocompile.program import ChunkSpec, ProgramSpec, StageSpec, StateSpec, StreamProgram, TensorSpec, Trigger
+from neurocompile.program import ChunkSpec, StreamProgram, TensorSpec, Trigger
 from runtime.front_ends import TokenDt
 from runtime.program import ITEMS, REQUEST
 
 SUM, GROUPS = "head.sum", "head.groups"
-
-
-class Tables:
-    """Collects stages and states while walking down the network."""
-
-    def __init__(self) -> None:
-        self.stages: list[StageSpec] = []
-        self.states: list[StateSpec] = []
-        self.modules: dict[str, nn.Module] = {}
-        self.chunk_reads: list[str] = []
-        self.chunk_writes: list[str] = []
-
-    def state(self, name: str, *shape: int, dtype: str = "float32") -> str:
-        """Adds a state and returns its name."""
-        self.states.append(StateSpec(name, dtype, shape))
-        return name
-
-    def stage(self, name: str, module: nn.Module, trigger: Trigger, inputs: tuple[str, ...], **table: Any) -> str:
-        """Adds a stage and returns its name."""
-        self.stages.append(StageSpec(name, trigger, inputs, **table))
-        self.modules[name] = module
-        return name
 
 
 def stream_program(model: Any, front_end: TokenDt, labels: tuple[str, ...] = ()) -> StreamProgram:
@@ -67,48 +42,8 @@ def stream_program(model: Any, front_end: TokenDt, labels: tuple[str, ...] = ())
     logits = TensorSpec("logits", "float32", (model.config.num_classes,))
     readout = bodies.Readout(model.decoder, mode)
     tables.stage("readout", readout, Trigger(REQUEST), ("elapsed",), outputs=(logits,), reads=(SUM, GROUPS))
-    period = model.config.total_downsampling
-    chunk = _chunk(tables, model, period, mode)
-    spec = ProgramSpec(
-        family="event_ssm",
-        front_end=front_end.to_json(),
-        items=front_end.items,
-        states=tuple(tables.states),
-        stages=tuple(tables.stages),
-        chunk=chunk,
-        period=period,
-        first_readout=period,
-        labels=labels,
-        notes={
-            "flush": "incomplete groups at the end of a stream are not part of the answer, as published",
-            "dt": "published semantics: event k is processed when event k+1 arrives"
-            if front_end.dt == "next"
-            else "every event is processed when it arrives",
-        },
-    )
-    return StreamProgram(spec, tables.modules, lambda items: offline(model, items))
-
-
-def offline(model: Any, items: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The network's own forward in float64 over a whole stream.
-
-    The stream is padded to full groups with gaps of 0, as in published evaluation, so that `timepool` divides by the
-    whole duration; mode `last` is only defined on the unpadded stream.
-
-    Args:
-        model: The network.
-        items: `token` and `dt`, (N,) each.
-
-    Returns:
-        (C,) float64 logits.
-    """
-    double = copy.deepcopy(model).double().eval()
-    count, period = len(items["token"]), model.config.total_downsampling
-    pad = 0 if model.config.classification_mode == "last" else -count % period
-    token = torch.as_tensor(np.pad(items["token"], (0, pad), constant_values=-1))
-    dt = torch.as_tensor(np.pad(items["dt"].astype(np.float64), (0, pad)))
-    with torch.inference_mode():
-        return double(token[None], dt[None], torch.tensor([count]))[0].numpy()
+    chunk = _chunk(tables, model, mode)
+    return finish(tables, "event_ssm", model, front_end, labels, chunk)
 
 
 def _layer_states(tables: Tables, names: StageNames, layers: nn.ModuleList, begin: int) -> list[str]:
@@ -119,19 +54,13 @@ def _layer_states(tables: Tables, names: StageNames, layers: nn.ModuleList, begi
     return states
 
 
-def _outputs(names: StageNames, width: int) -> tuple[TensorSpec, TensorSpec]:
-    return TensorSpec(names.z, "float32", (width,)), TensorSpec(names.gap, "float32", (), unit="ms")
-
-
 def _unstrided(
     tables: Tables, s: int, layers: nn.ModuleList, embed: nn.Module, source: str, inputs: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...]]:
     names = StageNames(s)
     xs = tuple(_layer_states(tables, names, layers, 0))
-    outputs = _outputs(names, layers[0].gate.out_features)
+    outputs = stage_outputs(f"stage{s}", layers[0].gate.out_features)
     tables.stage(names.step, bodies.Step(embed, layers), Trigger(source), inputs, outputs=outputs, reads=xs, writes=xs)
-    tables.chunk_reads += xs
-    tables.chunk_writes += xs
     return names.step, (names.z, names.gap)
 
 
@@ -163,20 +92,22 @@ def _strided(
         bodies.Group(layers, stride),
         Trigger(item, stride, stride - 1),
         (),
-        outputs=_outputs(names, h_out),
+        outputs=stage_outputs(f"stage{s}", h_out),
         reads=(*held, *pools, duration, *xs),
         writes=xs,
         resets=(*pools, duration),
     )
-    tables.chunk_reads += (*x0, *xs)
-    tables.chunk_writes += (*x0, *held, *xs)
     return group, (names.z, names.gap)
 
 
-def _chunk(tables: Tables, model: Any, period: int, mode: str) -> ChunkSpec | None:
+def _chunk(tables: Tables, model: Any, mode: str) -> ChunkSpec | None:
+    """The chunk form: at a period boundary the pools are empty, so it neither reads nor writes them."""
+    period = model.config.total_downsampling
     items = -(-CHUNK_ITEMS // period) * period
     if items > CHUNK_LIMIT:
         return None
     tables.modules["chunk"] = bodies.Chunk(model.embedding, model.stages, mode)
-    reads, writes = (*tables.chunk_reads, SUM, GROUPS), (*tables.chunk_writes, SUM, GROUPS)
+    names = [state.name for state in tables.states]
+    writes = tuple(name for name in names if not name.endswith((".pool_e", ".pool_u", ".duration")))
+    reads = tuple(name for name in writes if not name.endswith((".y", ".skip")))
     return ChunkSpec("chunk", items, ("token", "dt"), reads, writes)

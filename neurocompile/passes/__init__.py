@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from neurocompile.graph_program import GraphProgram
+from neurocompile.naming import name_values
 from neurocompile.passes.fold_batch_norm import fold_batch_norm
 from neurocompile.passes.hoist import hoist
 from neurocompile.passes.report import Change
@@ -29,9 +30,10 @@ def _tabulate(program: GraphProgram) -> tuple[GraphProgram, list[Change]]:
     return _per_graph("tabulate", lambda model: tabulate(model, items))(program)
 
 
+# Weights are constants only once their transposes and products are hoisted, and tables hold what is folded.
 PASSES: dict[str, Pass] = {
-    "fold_batch_norm": _per_graph("fold_batch_norm", fold_batch_norm),
     "hoist": _per_graph("hoist", hoist),
+    "fold_batch_norm": _per_graph("fold_batch_norm", fold_batch_norm),
     "tabulate": _tabulate,
 }
 
@@ -50,4 +52,7 @@ def run_passes(program: GraphProgram, names: tuple[str, ...] = tuple(PASSES)) ->
     for name in names:
         program, made = PASSES[name](program)
         changes += made
+    if names:
+        for model in program.graphs.values():
+            name_values(model)
     return program, changes

@@ -2,11 +2,11 @@
 
     s = scale / √(var + ε),  t = bias - mean s
     BN(W x + b)  ->  (W s) x + (b s + t)             producer Conv, Gemm or MatMul with a constant weight, single use
-    W BN(x)      ->  (s W) x + t W                   every user a MatMul with a constant right-hand side
+    W BN(x)      ->  (s W) x + t W                   every user a MatMul with a constant right-hand side, features last
     BN(x)        ->  x s + t                         otherwise: two elementwise nodes
 
-It must not fire in training mode (more than one output), on statistics that are not constant, or into a producer whose
-result is used elsewhere. Axes added only for the operator's sake (Unsqueeze before, Squeeze after) go with it.
+It must not fire in training mode, on statistics that are not constant or a result of unknown rank, or into a producer
+whose result is used elsewhere. Axes added only for the operator's sake (Unsqueeze before, Squeeze after) go with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from neurocompile.graphs import array_of, clean, constant, shape_of
+from neurocompile.graphs import array_of, clean, constant, replace, shape_of
+from neurocompile.naming import free
 from neurocompile.passes.report import Change
 
 
@@ -29,18 +30,22 @@ def fold_batch_norm(model: ir.Model) -> list[Change]:
     """
     changes = []
     for node in list(model.graph):
-        if node.op_type != "BatchNormalization" or len(node.outputs) != 1 or _attribute(node, "training_mode", 0):
+        if node.op_type != "BatchNormalization" or node.domain or not _is_affine(node):
             continue
-        arrays = [array_of(value) for value in node.inputs[1:]]
-        if any(array is None for array in arrays):
-            continue
-        scale, bias, mean, var = (np.asarray(array, np.float64) for array in arrays)
+        scale, bias, mean, var = (np.asarray(array_of(value), np.float64) for value in node.inputs[1:])
         s = scale / np.sqrt(var + _attribute(node, "epsilon", 1e-5))
         how = _fold(model.graph, node, s, bias - mean * s)
         changes.append(Change("fold_batch_norm", model.graph.name or "", f"{node.name} -> {how}"))
     if changes:
         clean(model)
     return changes
+
+
+def _is_affine(node: ir.Node) -> bool:
+    """Whether the norm is a constant affine map of a value of known rank."""
+    training = _attribute(node, "training_mode", 0) or len([value for value in node.outputs if value.name]) != 1
+    known = node.inputs[0] is not None and node.inputs[0].shape is not None
+    return known and not training and all(array_of(value) is not None for value in node.inputs[1:])
 
 
 def _attribute(node: ir.Node, name: str, default: float) -> float:
@@ -50,23 +55,24 @@ def _attribute(node: ir.Node, name: str, default: float) -> float:
 
 def _fold(graph: ir.Graph, node: ir.Node, s: np.ndarray, t: np.ndarray) -> str:
     x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    assert x is not None and x.shape is not None
     producer = x.producer()
-    if producer is not None and _sole(x, node) and _into_producer(graph, producer, s, t):
-        _replace(graph, y, x)
+    if producer is not None and _sole(x, node) and _into_producer(graph, producer, len(x.shape), s, t):
+        replace(graph, y, x if producer.op_type != "MatMul" else _shifted(graph, node, x, t, producer.name or ""))
         return f"folded into {producer.name}"
     x, y = _without_axis(x, y)
+    rank = len(x.shape or ())
     users = [use.node for use in y.uses()]
-    if users and not y.is_graph_output() and all(_absorbs(user, y) for user in users):
+    if rank <= 2 and users and not y.is_graph_output() and all(_absorbs(user, y) for user in users):
         for user in users:
             _into_matmul(graph, user, x, s, t)
         return f"folded into {', '.join(user.name or '' for user in users)}"
-    rank = len(shape_of(x) or (0,))
-    column = (-1,) if rank <= 2 else (-1, *(1,) * (rank - 2))
+    # The features are the last axis of a vector or matrix, the second of anything larger.
+    column = (-1, *(1,) * max(rank - 2, 0))
     kind = x.dtype.numpy() if x.dtype is not None else np.float32
-    scaled = _node(graph, node, "Mul", x, constant(graph, f"{node.name}/scale", s.astype(kind).reshape(column)))
-    shifted = _node(graph, node, "Add", scaled, constant(graph, f"{node.name}/shift", t.astype(kind).reshape(column)))
-    _replace(graph, y, shifted)
+    factor = constant(graph, f"{node.name}/scale", s.astype(kind).reshape(column))
+    scaled = _node(graph, node, "Mul", x, factor, shape=x.shape)
+    replace(graph, y, _shifted(graph, node, scaled, t.reshape(column), node.name or ""))
     return "scale and shift"
 
 
@@ -90,26 +96,36 @@ def _without_axis(x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:
     return inner, outer
 
 
-def _into_producer(graph: ir.Graph, producer: ir.Node, s: np.ndarray, t: np.ndarray) -> bool:
-    """Scales the producer's weight by output channel and adds the shift to its bias."""
-    if producer.op_type not in ("Conv", "Gemm") or producer.domain:
+def _into_producer(graph: ir.Graph, producer: ir.Node, rank: int, s: np.ndarray, t: np.ndarray) -> bool:
+    """Scales the producer's weight by output channel and, where it has a bias, adds the shift to that."""
+    weight = array_of(producer.inputs[1]) if len(producer.inputs) > 1 else None
+    if producer.domain or weight is None:
         return False
-    weight = array_of(producer.inputs[1])
+    if producer.op_type == "MatMul":
+        if rank != 2 or weight.ndim != 2:
+            return False
+        _replace_weight(graph, producer, weight * s)
+        return True
+    if producer.op_type not in ("Conv", "Gemm"):
+        return False
     offset = producer.inputs[2] if len(producer.inputs) > 2 else None
     bias = array_of(offset) if offset is not None else np.zeros_like(t)
-    if weight is None or bias is None or _attribute(producer, "alpha", 1.0) != 1 or _attribute(producer, "beta", 1.0) != 1:
+    if bias is None or _attribute(producer, "alpha", 1.0) != 1 or _attribute(producer, "beta", 1.0) != 1:
         return False
     out_axis = 0 if producer.op_type == "Conv" or _attribute(producer, "transB", 0) else 1
     column = [1] * weight.ndim
     column[out_axis] = -1
-    new_weight = (weight * s.reshape(column)).astype(weight.dtype)
-    new_bias = (bias * s + t).astype(weight.dtype)
-    producer.replace_input_with(1, constant(graph, f"{producer.name}/weight", new_weight))
-    folded = constant(graph, f"{producer.name}/bias", new_bias)
+    _replace_weight(graph, producer, weight * s.reshape(column))
     if len(producer.inputs) <= 2:
         producer.resize_inputs(3)
-    producer.replace_input_with(2, folded)
+    producer.replace_input_with(2, constant(graph, f"{producer.name}/bias", (bias * s + t).astype(weight.dtype)))
     return True
+
+
+def _replace_weight(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
+    old = array_of(node.inputs[1])
+    assert old is not None
+    node.replace_input_with(1, constant(graph, f"{node.name}/weight", weight.astype(old.dtype)))
 
 
 def _absorbs(user: ir.Node, y: ir.Value) -> bool:
@@ -118,31 +134,22 @@ def _absorbs(user: ir.Node, y: ir.Value) -> bool:
 
 
 def _into_matmul(graph: ir.Graph, user: ir.Node, x: ir.Value, s: np.ndarray, t: np.ndarray) -> None:
-    weight = array_of(user.inputs[1])
+    weight, result = array_of(user.inputs[1]), user.outputs[0]
     assert weight is not None
-    result = user.outputs[0]
     folded = constant(graph, f"{user.name}/weight", (s[:, None] * weight).astype(weight.dtype))
-    shift = constant(graph, f"{user.name}/shift", (t @ weight).astype(weight.dtype))
-    product = _node(graph, user, "MatMul", x, folded, before=True)
-    _replace(graph, result, _node(graph, user, "Add", product, shift, before=True))
+    product = _node(graph, user, "MatMul", x, folded, shape=result.shape)
+    replace(graph, result, _shifted(graph, user, product, t @ weight, user.name or ""))
 
 
-def _node(graph: ir.Graph, near: ir.Node, op: str, *inputs: ir.Value, before: bool = False) -> ir.Value:
-    """A new node beside `near`, typed like its output."""
+def _shifted(graph: ir.Graph, near: ir.Node, x: ir.Value, t: np.ndarray, stem: str) -> ir.Value:
+    kind = x.dtype.numpy() if x.dtype is not None else np.float32
+    return _node(graph, near, "Add", x, constant(graph, f"{stem}/shift", t.astype(kind)), shape=x.shape)
+
+
+def _node(graph: ir.Graph, near: ir.Node, op: str, *inputs: ir.Value, shape: ir.Shape | None) -> ir.Value:
+    """A new node before `near`, whose result has the type of its first operand."""
     new = ir.node(op, list(inputs), name=f"{near.name}/{op}")
-    new.outputs[0].name = f"{near.outputs[0].name}/{op}"
-    new.outputs[0].dtype, new.outputs[0].shape = near.outputs[0].dtype, inputs[0].shape if op != "MatMul" else near.outputs[0].shape
+    new.outputs[0].name = free(f"{near.name}/{op}:out", {value.name for node in graph for value in node.outputs})
+    new.outputs[0].type, new.outputs[0].shape = inputs[0].type, shape
     graph.insert_before(near, new)
     return new.outputs[0]
-
-
-def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Redirects every user of `old`, and keeps the name where `old` was a graph output."""
-    if old.is_graph_output():
-        position = list(graph.outputs).index(old)
-        name, old.name = old.name, f"{old.name}_before"
-        identity = ir.node("Identity", [new], name=f"{name}_out")
-        identity.outputs[0].name, identity.outputs[0].dtype, identity.outputs[0].shape = name, old.dtype, old.shape
-        graph.append(identity)
-        graph.outputs[position] = identity.outputs[0]
-    ir.convenience.replace_all_uses_with(old, new)
