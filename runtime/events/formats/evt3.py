@@ -22,7 +22,7 @@ from runtime.events.formats.clock import unwrap
 from runtime.events.formats.format import File, Format
 
 ROW, SINGLE, BASE, VECTOR_12, VECTOR_8, TIME_LOW, TIME_HIGH = 0, 2, 3, 4, 5, 6, 8
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 class Decoder:
@@ -55,8 +55,8 @@ class Decoder:
         single, base = single[keep], base[keep]
         # A single event is a vector with only its first bit set.
         bits = np.where(single, 1, word & np.where(kind[at][keep] == VECTOR_8, 0xFF, 0xFFF)).astype("<u2")
-        set_bits = np.unpackbits(bits.view(np.uint8).reshape(-1, 2), axis=1, bitorder="little")
-        row, bit = np.nonzero(set_bits)
+        set_bits = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little").view(np.bool_))
+        row, bit = set_bits >> 4, set_bits & 15
         x = np.minimum(np.where(single, word & 0x7FF, base >> 1)[row] + bit, 0xFFFF)
         on = np.where(single, (word >> 11) & 1, base & 1)[row]
         return Events(time[row], x, rows[row], on == 1)
@@ -75,13 +75,13 @@ class Decoder:
             told = loops + unwrap(told, 12)
         if len(told):
             self._force[setter] = int(told[-1])
-        which = np.cumsum(mask)[at] - 1 + len(before)
+        which = np.cumsum(mask, dtype=np.int32)[at] - 1 + len(before)
         return (told[which] if len(told) else np.zeros(len(at), np.int64)), which >= 0
 
     def _bases(self, words: np.ndarray, kind: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """At each of `at`, base x including the advance of the vectors since, times two plus polarity."""
-        advance = np.where(kind == VECTOR_12, 12, np.where(kind == VECTOR_8, 8, 0))
-        passed = np.cumsum(advance) - advance
+        advance = (kind == VECTOR_12) * np.int32(12) + (kind == VECTOR_8) * np.int32(8)
+        passed = np.cumsum(advance, dtype=np.int32) - advance
         told = (words & 0x7FF).astype(np.int64) - passed
         base, known = self._latest(BASE, kind, told * 2 + ((words >> 11) & 1), at)
         if BASE in self._force:
