@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,8 @@ def index(path: str | Path | None = None) -> list[dict[str, str]]:
         path: An archive of the same layout (`NAME/index.csv`, `NAME/{split}/{label}/{id:05d}.bin`); the mini set by
             default.
     """
-    return _index(_open(path))
+    with _open(path) as archive:
+        return _index(archive)
 
 
 def samples(split: str, path: str | Path | None = None) -> Iterator[tuple[int, Recording]]:
@@ -39,27 +42,25 @@ def samples(split: str, path: str | Path | None = None) -> Iterator[tuple[int, R
     Raises:
         UserError: If the split does not exist, or a sample is not the one that the index describes.
     """
-    import hashlib
-
     if split not in SPLITS:
         raise UserError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
-    archive = _open(path)
-    root = _root(archive)
-    for row in _index(archive):
-        if row["split"] != split:
-            continue
-        member = f"{root}/{split}/{row['label']}/{int(row['sample']):05d}.bin"
-        data = archive.read(member)
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise UserError(f"{archive.filename}: {member} is not the file its index describes; copy the archive again")
-        name = f"{archive.filename}:{member}"
-        events = nmnist.decode(File(data, name)).events
-        yield int(row["label"]), Recording(events, nmnist.SIDE, nmnist.SIDE, 1.0, name, nmnist.FORMAT.name)
+    with _open(path) as archive:
+        root = _root(archive)
+        for row in _index(archive):
+            if row["split"] != split:
+                continue
+            member = f"{root}/{split}/{row['label']}/{int(row['sample']):05d}.bin"
+            data = archive.read(member)
+            if hashlib.sha256(data).hexdigest() != row["sha256"]:
+                raise UserError(
+                    f"{archive.filename}: {member} is not the file its index describes; copy the archive again"
+                )
+            name = f"{archive.filename}:{member}"
+            events = nmnist.decode(File(data, name)).events
+            yield int(row["label"]), Recording(events, nmnist.SIDE, nmnist.SIDE, 1.0, name, nmnist.FORMAT.name)
 
 
-def _open(path: str | Path | None):
-    import zipfile
-
+def _open(path: str | Path | None) -> zipfile.ZipFile:
     path = mini_set() if path is None else path
     try:
         return zipfile.ZipFile(path)
@@ -67,13 +68,13 @@ def _open(path: str | Path | None):
         raise UserError(f"{path}: is not a readable zip archive ({error})") from None
 
 
-def _root(archive) -> str:
+def _root(archive: zipfile.ZipFile) -> str:
     roots = {name.split("/")[0] for name in archive.namelist() if name.count("/") == 1 and name.endswith("/index.csv")}
     if len(roots) != 1:
         raise UserError(f"{archive.filename}: has no single NAME/index.csv, so it is not a labelled set")
     return roots.pop()
 
 
-def _index(archive) -> list[dict[str, str]]:
+def _index(archive: zipfile.ZipFile) -> list[dict[str, str]]:
     text = archive.read(f"{_root(archive)}/index.csv").decode()
     return list(csv.DictReader(io.StringIO(text)))
