@@ -31,9 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
             from train.data.generate import main as generate
 
             return generate(arguments[1:])
+        from train.arguments import complete
+
+        # A wrong name is refused before anything heavy is loaded.
+        completed, name = complete(arguments)
         from train.cli import run
 
-        return run(arguments)
+        return run(completed, name)
 
     return guard(command)
 

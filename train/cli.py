@@ -19,7 +19,6 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from runtime.errors import UserError
-from train.arguments import complete
 from train.data.module import EventData
 from train.ema import WeightAverage
 from train.module import EventClassifier
@@ -27,17 +26,17 @@ from train.outcome import save_metrics, save_model, save_predictions
 from train.progress import EpochLines
 
 
-def run(arguments: list[str]) -> None:
+def run(arguments: list[str], name: str) -> None:
     """Runs one command.
 
     Args:
-        arguments: The command line without the program's name.
+        arguments: The completed command line without the program's name.
+        name: Of the configuration.
 
     Raises:
         UserError: If arguments or data cannot be worked with.
     """
     _quieten()
-    arguments, name = complete(arguments)
     try:
         CLI(name, arguments)
     except ArgumentError as error:

@@ -137,7 +137,9 @@ def test_time_jitter_sorts_and_keeps_every_event(seed, count, deviation):
     before = recording(seed, count)
     after = time_jitter(before, np.random.default_rng(seed), deviation)
     assert (np.diff(after.t) >= 0).all()
-    assert Counter(zip(after.x, after.y, after.p, strict=True)) == Counter(zip(before.x, before.y, before.p, strict=True))
+    assert Counter(zip(after.x, after.y, after.p, strict=True)) == Counter(
+        zip(before.x, before.y, before.p, strict=True)
+    )
 
 
 def test_time_jitter_keeps_negative_times():
@@ -267,6 +269,9 @@ def test_pipelines_do_nothing_by_default():
 
 
 def test_the_same_seed_repeats_itself():
-    before, pipeline = recording(0, 100), AugmentVision(max_roll=3, max_angle=10, max_scale=1.2, noise=10, time_jitter=5)
+    before, pipeline = (
+        recording(0, 100),
+        AugmentVision(max_roll=3, max_angle=10, max_scale=1.2, noise=10, time_jitter=5),
+    )
     first, second = (pipeline(before, np.random.default_rng(7), W, H) for _ in range(2))
     assert rows(first) == rows(second)
