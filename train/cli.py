@@ -205,6 +205,8 @@ QUIET = (
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*The dirpath has changed from.*",
+    ".*Total length of `list` across ranks is zero.*",
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",
 )
 

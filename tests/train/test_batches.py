@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -95,7 +97,7 @@ def test_windows_cover_everything(count, size, data):
     assert {row for begin, end in cut for row in range(begin, end)} == set(range(count))
     for begin, end in cut[:-1]:
         assert end - begin == size
-    for (first, _), (second, _) in zip(cut, cut[1:], strict=False):
+    for (first, _), (second, _) in itertools.pairwise(cut):
         assert second - first == size - overlap
     assert all(end - begin == size for begin, end in windows(count, size, overlap, incomplete=False))
 
