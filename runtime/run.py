@@ -137,7 +137,9 @@ def _many(
 ) -> list[dict[str, Any]]:
     """The final answer of every recording; with `--every`, the answers over time too."""
     reports = []
-    width = max(len(sample.path) for sample in samples)
+    folder = _folder([sample.path for sample in samples])
+    width = max(len(sample.path) - len(folder) for sample in samples)
+    say(f"input     {len(samples)} recordings{f' below {folder}' if folder else ''}\n")
     say(line(("recording", "true", *COLUMNS), (width, 6, *WIDTHS)))
     for sample in samples:
         recording, done = inputs.load(sample.path, options, bundle.program.front_end)
@@ -146,12 +148,19 @@ def _many(
             rows.append(answer)
             final = answer.events == len(recording.events)
             wrong = final and sample.label is not None and answer.label != sample.label
-            head = (sample.path, sample.label or "?") if final else ("", "")
+            head = (sample.path[len(folder) :], sample.label or "?") if final else ("", "")
             remark = "wrong" if wrong else "final" * bool(options.every and final)
             say(line((*head, *_cells(answer, remark)), (width, 6, *WIDTHS)))
         reports.append(_report(sample, rows, done, options.every))
     say("")
     return reports
+
+
+def _folder(paths: Sequence[str]) -> str:
+    """What all paths begin with, up to a slash."""
+    low, high = min(paths), max(paths)
+    same = next((k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return low[: low.rfind("/", 0, same) + 1]
 
 
 def _cells(answer: Answer, remark: str) -> tuple[str, ...]:

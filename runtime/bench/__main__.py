@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.raw and options.json in (None, "-"):
         raise UserError("--raw keeps the samples beside the report; name that with --json FILE")
+    if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
+        raise UserError(f"{options.json}: its folder does not exist; make it first")
     plot.check(options.plot)
     bundle = open_bundle(options.bundle or shipped_bundle())
     if options.pin is not None and not machine.pin(options.pin):

@@ -81,6 +81,9 @@ def _notes(report: Mapping[str, Any]) -> str:
         "events/s come from a pass without clocks;",
         "a dash stands where fewer than 10 samples lie beyond the percentile",
     ]
+    queue, answering = report["queue"], list(report["modes"].values())[1]
+    if queue and queue["offered_events_per_s"] > answering["events_per_s"]:
+        lines.append("the open loop was offered more events than it can answer: its latencies grow with its length")
     if machine["load_average"] and machine["load_average"][0] > 0.3 * (machine["logical_cores"] or 1):
         lines.append(f"the machine was busy (load {machine['load_average'][0]}): the tails are its, not the model's")
     return "\n".join(lines)
