@@ -11,8 +11,6 @@ TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$p; break; }; done)
-OLDEST ?= $(shell for p in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.10.*/bin/python; do \
-	$$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 WORKERS ?= auto
 ARGS ?=
 
@@ -61,18 +59,26 @@ bench: $(compile)  ## Time the shipped model, event by event.
 gpu-check: $(compile)  ## Run everything that needs a CUDA device and report what held.
 	$(PY) -m benchmarks.gpu_check $(ARGS)
 
-oldest: $(if $(OLDEST),$(VENV)-3.10/.numpy)  ## Give the tests a Python 3.10 with nothing but numpy, where there is one.
-	@$(if $(OLDEST),true,echo 'no Python 3.10 here: the tests check the 3.10 syntax of runtime, not its imports')
+oldest:  ## Give the tests a Python 3.10 with nothing but numpy, where there is one.
+	@set -e; if test -e .venv-3.10/.numpy; then exit 0; fi; \
+	for p in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.10.*/bin/python; do \
+	  if $$p -c '' 2>/dev/null; then \
+	    $$p -m venv .venv-3.10; \
+	    .venv-3.10/bin/python -m pip --disable-pip-version-check install --quiet numpy; \
+	    touch .venv-3.10/.numpy; exit 0; \
+	  fi; \
+	done; echo 'no Python 3.10 here: the tests check the syntax of runtime for it, not its imports'
 
 clean:  ## Remove caches and build products; the environments stay.
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove the environments too.
-	rm -rf $(if $(strip $(VENV)),$(VENV) $(VENV)-3.10)
+	rm -rf .venv-3.10 $(VENV)
 
 # The environment. Each stamp is one installation that succeeded; a change of pyproject.toml checks them again, and
 # what is already installed is neither fetched nor built again.
+ifneq ($(strip $(VENV)),)
 $(VENV)/bin/pip:
 	@test -n '$(PYTHON)' || { echo 'error: no Python >= 3.10 found; install one or say make PYTHON=/path/to/python3' >&2; exit 2; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
@@ -88,8 +94,4 @@ $(VENV)/.compile $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.torch
 	@echo 'installing neurocompile[$*]'
 	@$(PIP) --no-build-isolation --editable '.[$*]'
 	@touch $@
-
-$(VENV)-3.10/.numpy:
-	@$(OLDEST) -m venv $(VENV)-3.10
-	@$(VENV)-3.10/bin/python -m pip --disable-pip-version-check install --quiet numpy
-	@touch $@
+endif
