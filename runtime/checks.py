@@ -174,13 +174,13 @@ def _judge(name: str, deviations: list[Deviation], limit: float, figures: dict[s
     # Written so that NaN is over the bound.
     for deviation in deviations:
         if not deviation.relative <= limit:
-            where = {"mark": deviation.mark, "tensor": deviation.what, "relative": deviation.relative}
+            first = {"mark": deviation.mark, "tensor": deviation.what, "relative": deviation.relative}
             detail = (
                 f"first divergence after {deviation.mark} events in {deviation.what}: "
                 f"{deviation.relative:.1e} relative ({deviation.absolute:.1e} absolute), bound {limit:.0e}"
             )
-            return Check(name, False, detail, {**figures, "first_divergence": where})
+            return Check(name, False, detail, {**figures, "first_divergence": first})
     worst = max(deviations, key=lambda deviation: deviation.relative)
     figures |= {"worst_relative": worst.relative, "worst_tensor": worst.what, "worst_at_event": worst.mark}
-    where = f"worst {worst.relative:.1e} ({worst.what} at {worst.mark} events)"
-    return Check(name, True, where if worst.relative else "no difference", figures)
+    detail = f"worst {worst.relative:.1e} ({worst.what} at {worst.mark} events)" if worst.relative else "no difference"
+    return Check(name, True, detail, figures)

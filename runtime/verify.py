@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle)
-    recording, done = None, []
+    recording: Recording | None = None
+    done: list[dict[str, Any]] = []
     if options.recording:
         recording, done = inputs.load(options.recording, options, bundle.program.front_end)
     begin = time.perf_counter()

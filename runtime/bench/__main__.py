@@ -113,7 +113,8 @@ def _write(report: dict[str, Any], result: Result, options: argparse.Namespace) 
     try:
         path.write_text(json.dumps(report, indent=1) + "\n")
         if options.raw:
-            np.savez_compressed(path.with_suffix(".npz"), **result.raw)
+            arrays: dict[str, Any] = dict(result.raw)
+            np.savez_compressed(path.with_suffix(".npz"), **arrays)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another place") from error
 
