@@ -19,6 +19,7 @@ from train.augment.roll import roll
 from train.augment.rotate import rotate
 from train.augment.scale import scale
 from train.augment.thin import thin
+from train.augment.time_crop import time_crop
 from train.augment.time_jitter import time_jitter
 from train.augment.time_skew import time_skew
 from train.augment.uniform_noise import uniform_noise
@@ -227,6 +228,27 @@ def test_thin_keeps_a_number_in_the_bounds(seed, count, fewest, more):
         assert after is before
 
 
+@given(seeds, counts, st.floats(0.1, 1))
+def test_time_crop_keeps_one_span(seed, count, shortest):
+    before = recording(seed, count)
+    after = time_crop(before, np.random.default_rng(seed), shortest)
+    if count < 2 or shortest == 1:
+        assert after is before
+        return
+    begin = rows(before).index(rows(after)[0]) if len(after) else 0
+    assert rows(before[begin : begin + len(after)]) == rows(after) or len(set(before.t.tolist())) < count
+    inside = (before.t >= after.t[0]) & (before.t <= after.t[-1])
+    assert inside.sum() == len(after)
+    assert len(after) >= 1
+
+
+def test_time_crop_has_the_stated_length():
+    before, rng = recording(0, 100_000), np.random.default_rng(0)
+    spans = [np.ptp(time_crop(before, rng, 0.4).t) / np.ptp(before.t) for _ in range(500)]
+    assert min(spans) == pytest.approx(0.4, abs=0.02)
+    assert np.mean(spans) == pytest.approx(0.7, abs=0.03)
+
+
 @given(seeds, counts)
 def test_warp_stays_on_the_sensor(seed, count):
     warp = Warp(angle=30, scale=1.5, aspect=1.3, shear=0.3, shift=4, elastic=1.5, smoothness=3)
@@ -256,7 +278,7 @@ def test_warp_elastic_has_the_stated_size():
 @given(seeds, st.integers(2, 300))
 def test_pipelines_give_valid_recordings(seed, count):
     before = recording(seed, count)
-    vision = AugmentVision((50, 200), 0.02, 0.05, 10, 1.12, 5, 0.3, 4, 10, 1.2, Warp(angle=5, elastic=0.5))
+    vision = AugmentVision(0.5, (50, 200), 0.02, 0.05, 10, 1.12, 5, 0.3, 4, 10, 1.2, Warp(angle=5, elastic=0.5))
     check(vision(before, np.random.default_rng(seed), W, H))
     audio = AugmentAudio(0.1, 0.02, 0.55, 1.2, 1, 35)
     check(audio(Columns(before.t, before.x, before.y * 0, before.p), np.random.default_rng(seed), W, 1))

@@ -16,6 +16,7 @@ from train.augment.roll import roll
 from train.augment.rotate import rotate
 from train.augment.scale import scale
 from train.augment.thin import thin
+from train.augment.time_crop import time_crop
 from train.augment.time_jitter import time_jitter
 from train.augment.time_skew import time_skew
 from train.augment.uniform_noise import uniform_noise
@@ -56,9 +57,10 @@ class AugmentAudio:
 class AugmentVision:
     """Augmentation of camera recordings (DVS128 Gesture); names and order as published, everything off by default.
 
-    `keep_events` comes before and `warp` after the published ones.
+    `time_crop` and `keep_events` come before and `warp` after the published ones.
 
     Attributes:
+        time_crop: Shortest span of time that is kept, as a fraction of the recording's; 1 keeps all.
         keep_events: `[fewest, most]` events of which a random subset is kept; `[0, 0]` keeps all.
         max_drop_chunk: Bound of a dropped run as a fraction of the recording; a run is dropped with probability 0.3.
         drop_event: Fraction of events dropped.
@@ -72,6 +74,7 @@ class AugmentVision:
         warp: Smooth map of the image plane.
     """
 
+    time_crop: float = 1.0
     keep_events: tuple[int, int] = (0, 0)
     max_drop_chunk: float = 0.0
     drop_event: float = 0.0
@@ -86,6 +89,7 @@ class AugmentVision:
 
     def __call__(self, events: Columns, rng: np.random.Generator, width: int, height: int) -> Columns:
         """Augments (N,) events of a sensor of `width` columns and `height` rows."""
+        events = time_crop(events, rng, self.time_crop)
         events = thin(events, rng, *self.keep_events)
         events = drop_event_chunk(events, rng, self.max_drop_chunk)
         events = drop_event(events, rng, self.drop_event)
