@@ -164,6 +164,34 @@ def test_nmnist_folder_and_zip_agree(made_up, tmp_path):
     same(first[17], second[17])
 
 
+def test_nmnist_takes_some_digits_in_the_order_given(made_up):
+    every = opened(NMNIST(root=str(made_up["nmnist"]), **SMALL)).splits["test"].source
+    data = opened(NMNIST(root=str(made_up["nmnist"]), classes=[7, 3], validation_fraction=0.25, **SMALL))
+    assert data.labels == ("7", "3")
+    some = data.splits["test"].source
+    wanted = [
+        (name, [7, 3].index(label)) for name, label in zip(every.names, every.labels, strict=True) if label in (3, 7)
+    ]
+    assert list(zip(some.names, some.labels, strict=True)) == wanted
+    assert len(some) == 8
+    same(some[0], every[every.names.index(some.names[0])])
+    assert next(iter(data.train_dataloader())).targets.shape == (2, 2)
+    assert set(data.splits["validation"].source.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("classes", [[], [4], [3, 3], [3, 10], [-1, 3]])
+def test_nmnist_refuses_digits_it_does_not_have(classes):
+    with pytest.raises(UserError, match="two or more different digits"):
+        NMNIST(classes=classes)
+
+
+def test_nmnist_says_so_when_the_set_lacks_the_digits(made_up, tmp_path):
+    for split in ("Train", "Test"):
+        shutil.copytree(made_up["nmnist"] / split / "5", tmp_path / split / "5")
+    with pytest.raises(UserError, match=r"no train samples of the digits \[3, 7\]"):
+        opened(NMNIST(root=str(tmp_path), classes=[3, 7], **SMALL))
+
+
 def test_nmnist_finds_the_shipped_set_last(tmp_path, monkeypatch):
     monkeypatch.delenv("NEUROCOMPILE_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

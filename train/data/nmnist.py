@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class NMNIST(EventData):
         root: Folder or zip archive, or `auto`.
         rule: How coordinates become a token.
         dt: Gap after (`next`) or before (`previous`) an event.
+        classes: The digits to tell apart, in the order of the logits; all ten by default. The other digits' recordings
+            are left out of every split.
         pad_unit: See `EventData`.
         augment: What training recordings go through.
         **options: See `EventData`.
@@ -51,17 +54,25 @@ class NMNIST(EventData):
         root: str = "auto",
         rule: str = "linear",
         dt: str = "previous",
+        classes: list[int] | None = None,
         pad_unit: int = 64,
         augment: AugmentVision | None = None,
         **options: Any,
     ) -> None:
         super().__init__(root, rule, dt, pad_unit=pad_unit, augment=augment, **options)
+        self.classes = list(range(10)) if classes is None else classes
+        if (
+            len(set(self.classes)) != len(self.classes)
+            or len(self.classes) < 2
+            or not set(self.classes) <= set(range(10))
+        ):
+            raise UserError(f"data.classes is {self.classes}; give two or more different digits, such as [3,7]")
         self.files: Files | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The digits."""
-        return tuple("0123456789")
+        return tuple(str(digit) for digit in self.classes)
 
     def open_split(self, name: str) -> Bins | None:
         """Reads the list of files; N-MNIST has no validation split."""
@@ -72,7 +83,7 @@ class NMNIST(EventData):
             self.files = Files(path)
             if self.root == "auto":
                 print(f"N-MNIST: {path} ({', '.join(f'{len(self.files.split(s))} {s}' for s in ('train', 'test'))})")
-        return Bins(self.files, name)
+        return Bins(self.files, name, self.classes)
 
 
 def find() -> Path:
@@ -143,16 +154,23 @@ class Bins:
     Args:
         files: All files.
         split: `train` or `test`.
+        classes: The digits to keep; a sample's label is its digit's place in here.
     """
 
-    def __init__(self, files: Files, split: str) -> None:
+    def __init__(self, files: Files, split: str, classes: Sequence[int] = range(10)) -> None:
         members = files.split(split)
         if not members:
             raise UserError(
                 f"N-MNIST: {files.path} has no {split} samples; give --data.root the folder above `{split}`"
             )
-        self.files, self.names = files, [name for name, _ in members]
-        self.labels = np.array([label for _, label in members], np.int64)
+        place = {digit: number for number, digit in enumerate(classes)}
+        kept = [(name, place[digit]) for name, digit in members if digit in place]
+        if not kept:
+            raise UserError(
+                f"N-MNIST: {files.path} has no {split} samples of the digits {list(classes)}; choose others"
+            )
+        self.files, self.names = files, [name for name, _ in kept]
+        self.labels = np.array([label for _, label in kept], np.int64)
 
     def __len__(self) -> int:
         return len(self.names)
