@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 import torch
 from torch import nn
 
 from neurocompile.graph_program import GraphProgram
-from neurocompile.graphs import clean
+from neurocompile.graphs import clean, draws, shape_of
+from neurocompile.hidden_state import attributes, changed
 from neurocompile.naming import SCOPES, name_nodes
 from neurocompile.normalise import normalise
 from neurocompile.ops import attach_functions
-from neurocompile.program import StreamProgram
+from neurocompile.program import StateSpec, StreamProgram, TensorSpec
 from runtime.backends.ort import NEXT
 from runtime.errors import InternalError, UserError
 
 OPSET = 20
-EXPORTER_LOG = "torch.onnx._internal.exporter._registration"
 IR_VERSION = 10
 
 
@@ -46,13 +50,17 @@ def capture(program: StreamProgram) -> GraphProgram:
         outputs = [value.name for value in stage.outputs] + [name + NEXT for name in stage.writes]
         examples = [_example(tensor.dtype, tensor.shape) for tensor in inputs]
         names = [tensor.name for tensor in inputs]
-        graphs[stage.name] = capture_module(program.modules[stage.name], stage.name, examples, names, outputs)
+        model = capture_module(program.modules[stage.name], stage.name, examples, names, outputs)
+        _check_outputs(model, [*stage.outputs, *(states[name] for name in stage.writes)])
+        graphs[stage.name] = model
     if chunk := spec.chunk:
         examples = [_example(values[name].dtype, (chunk.items, *values[name].shape)) for name in chunk.inputs]
         examples += [_example(states[name].dtype, states[name].shape) for name in chunk.reads]
         outputs = [name + NEXT for name in chunk.writes]
         names = [*chunk.inputs, *chunk.reads]
-        graphs[chunk.name] = capture_module(program.modules[chunk.name], chunk.name, examples, names, outputs)
+        model = capture_module(program.modules[chunk.name], chunk.name, examples, names, outputs)
+        _check_outputs(model, [states[name] for name in chunk.writes])
+        graphs[chunk.name] = model
     return GraphProgram(spec, graphs)
 
 
@@ -74,31 +82,24 @@ def capture_module(
     Raises:
         UserError: See `capture`.
     """
-    module = module.float().eval()
-    # The exporter warns about every optional torchvision operator that is not installed.
-    logging.getLogger(EXPORTER_LOG).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    module = copy.deepcopy(module).float().eval()
+    with _silence(), torch.no_grad():
+        _refuse_hidden_state(module, name, examples)
         try:
             exported = torch.export.export(_Fresh(module), tuple(examples), strict=False)
-        except Exception as error:  # torch.export raises many private kinds.
-            raise UserError(f"stage {name!r} cannot be captured: {_first_line(error)}") from error
-        if mutated := list(exported.graph_signature.buffers_to_mutate.values()):
-            raise UserError(
-                f"stage {name!r} changes {', '.join(mutated)} while it runs, which is no declared state; "
-                "add it to the program's state table and pass it in and out"
-            )
-        model = torch.onnx.export(
-            exported,
-            tuple(examples),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            opset_version=OPSET,
-            dynamo=True,
-            # The exporter's own rewriter drops `x + c` for |c| below 1e-8 and `x * c` for c near 1; ours are exact.
-            optimize=False,
-            verbose=False,
-        ).model
+            model = torch.onnx.export(
+                exported,
+                tuple(examples),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                dynamo=True,
+                # The exporter's own rewriter drops `x + c` for |c| below 1e-8 and `x * c` for c near 1; ours are exact.
+                optimize=False,
+                verbose=False,
+            ).model
+        except Exception as error:  # Many private kinds; where a report is long, its cause says what is the matter.
+            raise UserError(f"stage {name!r} cannot be captured: {_first_line(_cause(error))}") from error
     if [value.name for value in model.graph.inputs] != list(inputs):
         raise InternalError(f"stage {name!r} lost or renamed inputs: {[value.name for value in model.graph.inputs]}")
     model.ir_version = IR_VERSION
@@ -108,8 +109,42 @@ def capture_module(
     clean(model)
     normalise(model)
     clean(model)
+    common.ShapeInferencePass()(model)
+    if random := sorted({node.op_type for node in model.graph if draws(node, model)}):
+        raise UserError(
+            f"stage {name!r} draws random numbers ({', '.join(random)}), but a stage must answer the same each time; "
+            "switch it off in evaluation mode"
+        )
     name_nodes(model)
     return model
+
+
+def _refuse_hidden_state(module: nn.Module, name: str, examples: Sequence[torch.Tensor]) -> None:
+    """Runs a copy of the module once, because tracing does not tell of everything that a run changes."""
+    module, inputs = copy.deepcopy(module), [example.clone() for example in examples]
+    before = attributes(module)
+    try:
+        module(*inputs)
+    except Exception as error:  # Whatever the model's own code raises.
+        raise UserError(f"stage {name!r} cannot be captured: it fails on zeros, {_first_line(error)}") from error
+    if found := changed(before, attributes(module)):
+        raise UserError(
+            f"stage {name!r} changes {', '.join(found)} while it runs, which is no declared state; "
+            "add it to the program's state table and pass it in and out"
+        )
+    if any(tensor._version for tensor in inputs):
+        raise UserError(f"stage {name!r} overwrites an input; let it compute new tensors and return them")
+
+
+def _check_outputs(model: ir.Model, wanted: Sequence[TensorSpec | StateSpec]) -> None:
+    """The graph makes what the tables say."""
+    for value, spec in zip(model.graph.outputs, wanted, strict=True):
+        kind = {"float32": "FLOAT", "float64": "DOUBLE"}.get(spec.dtype, spec.dtype.upper())
+        if value.dtype != ir.DataType[kind] or shape_of(value) != tuple(spec.shape):
+            raise UserError(
+                f"stage {model.graph.name!r} makes {value.name} as {value.dtype} {value.shape}, but the program's "
+                f"tables say {spec.dtype} {list(spec.shape)}; correct the tables or the stage"
+            )
 
 
 class _Fresh(nn.Module):
@@ -135,8 +170,27 @@ class _Fresh(nn.Module):
                 node.metadata_props[SCOPES] = scopes.replace("'stage.", "'").replace("'stage'", "''")
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the exporter's talk (packages it lacks, graphs it failed on) from people; what matters it raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _example(dtype: str, shape: Sequence[int]) -> torch.Tensor:
     return torch.zeros(tuple(shape), dtype=getattr(torch, dtype))
+
+
+def _cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(error: BaseException) -> str:

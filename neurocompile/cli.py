@@ -140,7 +140,10 @@ def _usage(run: Callable[[], Any]) -> int:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        print(f"error: {message()}; see `neurocompile --help`" if message() else "see `neurocompile --help`", file=sys.stderr)
+        print(
+            f"error: {message()}; see `neurocompile --help`" if message() else "see `neurocompile --help`",
+            file=sys.stderr,
+        )
         return 2
 
 

@@ -59,7 +59,9 @@ def show_export(result: Export) -> None:
         else:
             every[stage["name"]] = every[trigger["after"]] * trigger["every"]
             when = "every event" if every[stage["name"]] == 1 else f"every {every[stage['name']]} events"
-        console.print(f"stage     {stage['name']:16} {when:18} {about['nodes']:3} nodes {about['bytes'] / 1024:9.1f} KiB")
+        console.print(
+            f"stage     {stage['name']:16} {when:18} {about['nodes']:3} nodes {about['bytes'] / 1024:9.1f} KiB"
+        )
     for change in manifest["passes"]:
         if change.startswith("tabulate"):
             console.print(f"pass      {change}", markup=False)

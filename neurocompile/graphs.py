@@ -18,14 +18,14 @@ RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rando
 
 
 def clean(model: ir.Model) -> None:
-    """Drops what no output needs, merges equal nodes, forgets the exporter's notes, and detaches the weights from torch."""
+    """Drops what no output needs, merges equal nodes, and copies the weights, so that they are nobody else's."""
     for value in model.graph.initializers.values():
         if value.const_value is not None:
             value.const_value = ir.Tensor(np.array(value.const_value.numpy(), order="C"), name=value.name)
     for rewrite in (
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.CommonSubexpressionEliminationPass(),
-        common.IdentityEliminationPass(),
+        _IdentityElimination(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
@@ -36,6 +36,26 @@ def clean(model: ir.Model) -> None:
     ]
     for name in unused:
         del model.graph.initializers[name]
+
+
+class _IdentityElimination(ir.passes.InPlacePass):
+    """Drops every Identity but those that give a graph output its own name, which the library's pass drops too."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites the main graph."""
+        graph, before = model.graph, len(model.graph)
+        for node in list(graph):
+            if node.op_type != "Identity" or node.domain or (source := node.inputs[0]) is None:
+                continue
+            result = node.outputs[0]
+            if result.is_graph_output():
+                if source.producer() is None or source.is_graph_output():
+                    continue
+                source.name, result.name = result.name, source.name
+                graph.outputs[list(graph.outputs).index(result)] = source
+            ir.convenience.replace_all_uses_with(result, source)
+            graph.remove(node, safe=True)
+        return ir.passes.PassResult(model, len(graph) < before)
 
 
 def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -85,13 +105,15 @@ def needed_nodes(outputs: Iterable[ir.Value]) -> set[ir.Node]:
 
 def is_pure(node: ir.Node, model: ir.Model) -> bool:
     """Whether a node computes the same from the same operands each time, and can be cut out of its graph."""
-    if any(attribute.type in NESTED for attribute in node.attributes.values()):
-        return False
-    function = model.functions.get(node.op_identifier())
-    if function is not None:
-        return all(is_pure(inner, model) for inner in function)
+    return not draws(node, model) and all(attribute.type not in NESTED for attribute in node.attributes.values())
+
+
+def draws(node: ir.Node, model: ir.Model) -> bool:
+    """Whether a node, its function body included, draws random numbers."""
+    if (function := model.functions.get(node.op_identifier())) is not None:
+        return any(draws(inner, model) for inner in function)
     # The third operand of Dropout switches training on.
-    return node.op_type not in RANDOM and not (node.op_type == "Dropout" and len(node.inputs) > 2)
+    return node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.inputs) > 2)
 
 
 def replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

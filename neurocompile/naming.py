@@ -39,26 +39,37 @@ Path = tuple[str, ...]
 
 
 def name_nodes(model: ir.Model) -> None:
-    """Names nodes by the exporter's notes on submodules, and clears these notes.
+    """Names nodes by the exporter's notes on submodules, clears these notes, and names the values after the nodes.
 
-    A node that the notes place in no submodule belongs to the innermost module that holds all of its operands'
-    modules: `layers/1/s5/Exp` after `layers/1/s5/Mul`.
+    A node that the notes place in no submodule belongs to the one whose weights it uses; without weights, to the
+    innermost module that holds all modules of its operands: `layers/1/s5/Exp` after `layers/1/s5/Mul`.
     """
     counts: dict[str, int] = {}
+    initializers = model.graph.initializers
     homes: dict[ir.Value, Path] = {
-        value: tuple(name.split(".")[:-1]) for name, value in model.graph.initializers.items() if "." in name
+        value: tuple(name.split(".")[:-1]) for name, value in initializers.items() if "." in name
     }
+    still = set(initializers.values())
     for node in model.graph:
-        home = _noted(node) or _common(homes[value] for value in node.inputs if value in homes)
+        operands = [value for value in node.inputs if value is not None]
+        weights = [homes[value] for value in operands if value in homes and value in still]
+        home = _noted(node) or _common(weights or [homes[value] for value in operands if value in homes])
+        if still.issuperset(operands):
+            still.update(node.outputs)
         if home:
             homes.update(dict.fromkeys(node.outputs, home))
         stem = "/".join((*home, node.op_type))
         number = counts.get(stem, 0)
         counts[stem] = number + 1
-        node.name = f"{stem}_{number}" if number else stem
+        old, node.name = node.name, f"{stem}_{number}" if number else stem
+        # What was made for a node under its old name must not keep that.
+        for value in operands:
+            if value.name in initializers and value.name.startswith(f"{old}/"):
+                value.name = f"{node.name}:{value.name}"
     common.ClearMetadataAndDocStringPass()(model)
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
+    name_values(model)
 
 
 def name_values(model: ir.Model) -> None:

@@ -78,4 +78,3 @@ def _split(graph: ir.Graph, node: ir.Node) -> None:
         ir.convenience.replace_all_uses_with(old, piece, replace_graph_outputs=True)
         graph.remove(user, safe=True)
     graph.remove(node, safe=True)
-

@@ -21,7 +21,8 @@ class TorchExecutor:
         self._spec = program.spec
         self._dtype = dtype
         self._modules = {
-            name: copy.deepcopy(module).to(dtype).eval().requires_grad_(False) for name, module in program.modules.items()
+            name: copy.deepcopy(module).to(dtype).eval().requires_grad_(False)
+            for name, module in program.modules.items()
         }
         self._values: dict[str, Tensor] = {}
         self._states: dict[str, Tensor] = {}
