@@ -10,11 +10,10 @@ arrive that way: joining them into complex64 costs as much as the scan.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import reduce
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Pair = tuple[Tensor, Tensor]
 
@@ -25,67 +24,29 @@ SMALL_ELEMENTS = 1 << 20
 """Below this many elements the calls cost more than the arithmetic, so that short blocks and more levels win."""
 
 
-def diagonal_scan(
-    a_re: Tensor,
-    a_im: Tensor,
-    b_re: Tensor,
-    b_im: Tensor,
-    x0_re: Tensor | None = None,
-    x0_im: Tensor | None = None,
-) -> Pair:
-    """Evaluates x_k = a_k x_{k-1} + b_k in blocks, differentiable once in all six inputs.
-
-    The backward pass keeps the decay, the result and the initial state.
-
-    Args:
-        a_re: (B, T, P) real part of the decay, float32 or float64 like all others.
-        a_im: (B, T, P) imaginary part of the decay.
-        b_re: (B, T, P) real part of the input.
-        b_im: (B, T, P) imaginary part of the input.
-        x0_re: (B, P) real part of the state before the first step, zero if `None`.
-        x0_im: (B, P) imaginary part of it.
-
-    Returns:
-        (B, T, P) real and imaginary part of every state.
-    """
-    batch, _, width = b_re.shape
-    x0_re = b_re.new_zeros(batch, width) if x0_re is None else x0_re
-    x0_im = b_im.new_zeros(batch, width) if x0_im is None else x0_im
-    return _BlockedScan.apply(a_re, a_im, b_re, b_im, x0_re, x0_im)
-
-
-class _BlockedScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Pair:
-        a_re, a_im, b_re, b_im, x0_re, x0_im = inputs
-        x = scan((a_re, a_im), (b_re, b_im), (x0_re, x0_im))
-        ctx.save_for_backward(a_re, a_im, *x, x0_re, x0_im)
-        return x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_re: Tensor, d_im: Tensor) -> tuple[Tensor | None, ...]:
-        a_re, a_im, x_re, x_im, x0_re, x0_im = ctx.saved_tensors
-        return gradients((a_re, a_im), (x_re, x_im), (x0_re, x0_im), (d_re, d_im), decay=any(ctx.needs_input_grad[:2]))
+def state_dtype(*inputs: Tensor) -> torch.dtype:
+    """The type of the states: float32, or float64 if any input is."""
+    return reduce(torch.promote_types, (value.dtype for value in inputs), torch.float32)
 
 
 def scan(a: Pair, b: Pair, x0: Pair) -> Pair:
     """Evaluates the recurrence, without autograd.
 
     Args:
-        a: (B, T, P) decay.
+        a: (B, T, P) decay, of any real type.
         b: (B, T, P) input.
         x0: (B, P) state before the first step.
 
     Returns:
-        (B, T, P) states.
+        (B, T, P) states, float32, or float64 if any input is.
     """
+    a, b, x0 = _widen(a, b, x0)
     x = b[0].new_empty(b[0].shape), b[1].new_empty(b[1].shape)
     _scan_into(x, a, b, x0)
     return x
 
 
-def gradients(a: Pair, x: Pair, x0: Pair, d: Pair, *, decay: bool = True) -> tuple[Tensor | None, ...]:
+def gradients(a: Pair, x: Pair, x0: Pair, d: Pair) -> tuple[Tensor, ...]:
     """Pulls the gradient by the states back to the inputs.
 
     With g_k = d_k + conj(a_{k+1}) g_{k+1}, the same recurrence from the end:
@@ -96,14 +57,14 @@ def gradients(a: Pair, x: Pair, x0: Pair, d: Pair, *, decay: bool = True) -> tup
         x: (B, T, P) states.
         x0: (B, P) state before the first step.
         d: (B, T, P) gradient of the loss by the states.
-        decay: Whether the gradient by the decay is wanted.
 
     Returns:
-        Gradients by `a_re, a_im, b_re, b_im, x0_re, x0_im`; the first two are `None` unless `decay`.
+        Gradients by `a_re, a_im, b_re, b_im, x0_re, x0_im`, of the type of the states.
     """
+    a, x, x0, d = _widen(a, x, x0, d)
     g = x[0].new_empty(x[0].shape), x[1].new_empty(x[1].shape)
+    grad_a = torch.empty_like(g[0]), torch.empty_like(g[1])
     if g[0].shape[1] == 0:
-        grad_a = (torch.empty_like(g[0]), torch.empty_like(g[1])) if decay else (None, None)
         return *grad_a, *g, torch.zeros_like(x0[0]), torch.zeros_like(x0[1])
     before, after = slice(None, -1), slice(1, None)
     for gradient, source in zip(g, d, strict=True):
@@ -112,12 +73,14 @@ def gradients(a: Pair, x: Pair, x0: Pair, d: Pair, *, decay: bool = True) -> tup
 
     grad_x0 = torch.empty_like(x0[0]), torch.empty_like(x0[1])
     _times_conj(grad_x0, _at(g, 0), _at(a, 0))
-    if not decay:
-        return None, None, *g, *grad_x0
-    grad_a = torch.empty_like(g[0]), torch.empty_like(g[1])
     _times_conj(_at(grad_a, 0), _at(g, 0), x0)
     _times_conj(_at(grad_a, after), _at(g, after), _at(x, before))
     return *grad_a, *g, *grad_x0
+
+
+def _widen(*pairs: Pair) -> list[Pair]:
+    dtype = state_dtype(*(part for pair in pairs for part in pair))
+    return [(re.to(dtype), im.to(dtype)) for re, im in pairs]
 
 
 def _scan_into(x: Pair, a: Pair, b: Pair, x0: Pair, *, backwards: bool = False) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
-import torch
 from torch import Tensor
 
-from neurocompile.ops.diagonal_scan import blocked
+from neurocompile.ops.diagonal_scan.torch_op import diagonal_scan_op
 
 
 def diagonal_scan(
@@ -35,18 +32,19 @@ def diagonal_scan(
     Returns:
         (B, T, P) real and imaginary part of every state, float32 or float64.
     """
-    inputs = [a_re, a_im, b_re, b_im]
     if (x0_re is None) != (x0_im is None):
         raise ValueError("diagonal_scan: the initial state needs both parts, x0_re and x0_im, or neither")
+    inputs = [a_re, a_im, b_re, b_im]
     if x0_re is not None and x0_im is not None:
         inputs += [x0_re, x0_im]
-    _check_shapes(inputs)
-    dtype = reduce(torch.promote_types, (value.dtype for value in inputs), torch.float32)
-    inputs = [value.to(dtype) for value in inputs]
-    return blocked.diagonal_scan(*inputs)
+    _check(inputs)
+    if x0_re is None:
+        batch, _, width = b_re.shape
+        inputs += [b_re.new_zeros(batch, width), b_im.new_zeros(batch, width)]
+    return diagonal_scan_op(*inputs)
 
 
-def _check_shapes(inputs: list[Tensor]) -> None:
+def _check(inputs: list[Tensor]) -> None:
     names = ("a_re", "a_im", "b_re", "b_im", "x0_re", "x0_im")
     if inputs[2].dim() != 3:
         raise ValueError(f"diagonal_scan: b_re has shape {tuple(inputs[2].shape)}, expected (B, T, P)")
