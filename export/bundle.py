@@ -71,7 +71,9 @@ def staging(destination: Path) -> Iterator[Staging]:
         temporary.chmod(0o755)
         _replace(temporary, destination)
     except OSError as error:
-        raise UserError(f"{destination} cannot be written ({error.strerror}); free space or choose another place") from error
+        raise UserError(
+            f"{destination} cannot be written ({error.strerror}); free space or choose another place"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -14,8 +14,6 @@ from models.event_ssm.pooling import EPS
 from models.event_ssm.stream_tables import stream_program
 from neurocompile.program import StreamProgram
 from runtime.front_ends import TokenDt
-from neurocompile.program import StreamProgram
-from runtime.front_ends import TokenDt
 
 
 class EventSSM(nn.Module):
