@@ -32,7 +32,8 @@ class Body:
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, inputs, [f"_{len(self.nodes)}"], **attributes))
+        name = f"_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return self.nodes[-1].output[0]
 
 
