@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         completed, name = complete(arguments)
         from train.cli import run
 
-        return run(completed, name)
+        run(completed, name)
+        return 0
 
     return guard(command)
 

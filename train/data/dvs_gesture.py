@@ -83,13 +83,15 @@ class DVSGesture(EventData):
         if root is not None and not (root / TRIALS / "complete").exists():
             cut(root, root / TRIALS)
 
-    def open_split(self, name: str) -> Trials | None:
-        """Opens the recordings, whole; the set has no validation split."""
-        return None if name == "validation" else Trials(Path(self.root), name)
+    def open_split(self, name: str) -> Trials:
+        """Opens the recordings, whole."""
+        return Trials(Path(self.root), name)
 
     def training(self, source: Source) -> Source:
         """Cuts training recordings into windows, after whole ones were held back for validation."""
-        return Sliced(source, self.slice_events, self.slice_overlap) if self.slice_events else source
+        if not self.slice_events:
+            return source
+        return Sliced(source, self.slice_events, self.slice_overlap)
 
 
 class Trials:

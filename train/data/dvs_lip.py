@@ -56,10 +56,8 @@ class DVSLip(EventData):
         """The words, as soon as a split has been opened; numbers before."""
         return self._labels
 
-    def open_split(self, name: str) -> Clips | None:
+    def open_split(self, name: str) -> Clips:
         """Lists the clips."""
-        if name == "validation":
-            return None
         root = Path(self.root)
         base = next((base for base in (root / "DVS-Lip", root) if (base / "train").is_dir()), root)
         self._labels = tuple(sorted(folder.name for folder in base.glob("train/*") if folder.is_dir()))

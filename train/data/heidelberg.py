@@ -68,10 +68,12 @@ class Heidelberg(EventData):
         """Always, if the set brings it."""
         return "validation" in self.files or super().has_validation
 
-    def open_split(self, name: str) -> Spikes | None:
+    def open_validation(self) -> Spikes | None:
+        """Opens the file for validation of a set that has one."""
+        return self.open_split("validation") if "validation" in self.files else None
+
+    def open_split(self, name: str) -> Spikes:
         """Opens a file."""
-        if name not in self.files:
-            return None
         spikes = Spikes(self._find(f"{self.name}_{self.files[name]}.h5"), self.classes)
         self._labels = spikes.keys or self._labels
         return spikes

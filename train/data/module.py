@@ -98,8 +98,12 @@ class EventData(pl.LightningDataModule):
         return self.validate_on_test or self.validation_fraction > 0
 
     @abstractmethod
-    def open_split(self, name: str) -> Source | None:
-        """The recordings of `train`, `validation` or `test`; `None` if the set has no such split for validation."""
+    def open_split(self, name: str) -> Source:
+        """The recordings of `train` or `test`."""
+
+    def open_validation(self) -> Source | None:
+        """The validation split that the set brings, if any."""
+        return None
 
     def training(self, source: Source) -> Source:
         """What is trained on, made from the recordings that are left for training."""
@@ -108,21 +112,24 @@ class EventData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens what `stage` needs."""
         if stage in ("fit", "validate") and "validation" not in self.splits:
-            train = self.open_split("train")
-            validation = self.open_split("test" if self.validate_on_test else "validation")
-            if validation is None:
-                stay, held = hold_out(train.labels, self.validation_fraction, self.split_seed)
-                train, validation = Subset(train, stay), Subset(train, held)
-            train = self.training(train)
-            if len(train) < self.batch_size:
-                raise UserError(
-                    f"{self.root}: {len(train)} training samples do not fill one batch of {self.batch_size}; "
-                    "give more data or a smaller --data.batch_size"
-                )
-            self.splits["train"] = self._batches(train, training=True)
-            self.splits["validation"] = self._batches(validation)
+            self._open_training()
         if stage in ("test", "predict") and "test" not in self.splits:
             self.splits["test"] = self._batches(self.open_split("test"))
+
+    def _open_training(self) -> None:
+        train = self.open_split("train")
+        validation = self.open_split("test") if self.validate_on_test else self.open_validation()
+        if validation is None:
+            stay, held = hold_out(train.labels, self.validation_fraction, self.split_seed)
+            train, validation = Subset(train, stay), Subset(train, held)
+        train = self.training(train)
+        if len(train) < self.batch_size:
+            raise UserError(
+                f"{self.root}: {len(train)} training samples do not fill one batch of {self.batch_size}; "
+                "give more data or a smaller --data.batch_size"
+            )
+        self.splits["train"] = self._batches(train, training=True)
+        self.splits["validation"] = self._batches(validation)
 
     def set_epoch(self, epoch: int) -> None:
         """Tells the augmentation which epoch it is."""

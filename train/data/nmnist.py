@@ -74,10 +74,8 @@ class NMNIST(EventData):
         """The digits."""
         return tuple(str(digit) for digit in self.classes)
 
-    def open_split(self, name: str) -> Bins | None:
-        """Reads the list of files; N-MNIST has no validation split."""
-        if name == "validation":
-            return None
+    def open_split(self, name: str) -> Bins:
+        """Reads the list of files."""
         if self.files is None:
             path = find() if self.root == "auto" else Path(self.root)
             self.files = Files(path)

@@ -12,15 +12,17 @@ from train.data.split import windows
 
 
 class Source(Protocol):
-    """Labelled recordings; reading one may be slow, knowing the labels is not.
+    """Labelled recordings; reading one may be slow, knowing the labels is not."""
 
-    Attributes:
-        labels: (N,) int64.
-        names: Of each recording, for messages and predictions.
-    """
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
 
-    labels: np.ndarray
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """What each recording is called in messages and predictions."""
+        ...
 
     def __len__(self) -> int: ...
 
