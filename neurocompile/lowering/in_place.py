@@ -1,0 +1,82 @@
+"""New values of states go where the old ones are if nothing reads those afterwards; otherwise they are copied there.
+
+A new value may take the old one's place if every statement that reads the old value comes before the statement that
+writes the new one, or is that very nest and reads either the same element that the iteration writes or other elements
+than any iteration writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from neurocompile.lowering.loops import Access, Buffer, Fold, Let, Load, MatVec, Nest, Statement, Store, accesses
+
+
+def settle(
+    statements: list[Statement], states: dict[str, tuple[Buffer, Buffer]]
+) -> tuple[list[Statement], list[Buffer]]:
+    """Removes the buffers of new values.
+
+    Args:
+        statements: A stage's statements.
+        states: State name -> (its buffer, the buffer of its new value).
+
+    Returns:
+        The rewritten statements, and the buffers that could not be removed and became locals.
+    """
+    kept, copies = [], []
+    for old, new in states.values():
+        if _safe(statements, old, new):
+            statements = [_renamed(statement, new, old) for statement in statements]
+            continue
+        local = replace(new, kind="local")
+        statements = [_renamed(statement, new, local) for statement in statements]
+        kept.append(local)
+        copies.append(Nest((old.size,), (Let("v", Load(Access(local, 0, (1,)))), Store(Access(old, 0, (1,)), "v"))))
+    return [*statements, *copies], kept
+
+
+def _safe(statements: list[Statement], old: Buffer, new: Buffer) -> bool:
+    touched = [(k, access.buffer, written) for k, s in enumerate(statements) for access, _, written in accesses(s)]
+    writes = sorted({k for k, buffer, written in touched if buffer == new and written})
+    reads = {k for k, buffer, written in touched if buffer == old and not written}
+    if not writes:
+        return False
+    first = writes[0]
+    if any(k > first for k in reads):
+        return False
+    if first not in reads:
+        return True
+    nest = statements[first]
+    if isinstance(nest, MatVec) or len(writes) > 1:
+        return False
+    if any(isinstance(line, Fold) and line.access.buffer == new for line in nest.body):
+        return False
+    stored = [a for a, _, written in accesses(nest) if written and a.buffer == new]
+    loaded = [a for a, _, written in accesses(nest) if not written and a.buffer == old]
+    return all(_apart(load, store, nest.shape) for load in loaded for store in stored)
+
+
+def _apart(load: Access, store: Access, shape: tuple[int, ...]) -> bool:
+    if (load.offset, load.strides) == (store.offset, store.strides):
+        return True
+    (low, high), (first, last) = load.span(shape), store.span(shape)
+    return high < first or last < low
+
+
+def _renamed(statement: Statement, old: Buffer, new: Buffer) -> Statement:
+    def access(a: Access) -> Access:
+        return replace(a, buffer=new) if a.buffer == old else a
+
+    if isinstance(statement, MatVec):
+        pieces = tuple((access(a), length) for a, length in statement.pieces)
+        return replace(statement, out=access(statement.out), pieces=pieces)
+    body: list[Let | Store | Fold] = []
+    for line in statement.body:
+        if not isinstance(line, Let):
+            body.append(replace(line, access=access(line.access)))
+        elif isinstance(line.value, Load):
+            body.append(replace(line, value=Load(access(line.value.access))))
+        else:
+            body.append(line)
+    return replace(statement, body=tuple(body))

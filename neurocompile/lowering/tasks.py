@@ -1,0 +1,163 @@
+"""Tasks: what a stage computes, tensor by tensor, before loops are formed. Views are already resolved."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from neurocompile.lowering.loops import OPERATIONS, Constant
+from neurocompile.lowering.views import Joined, Tensor, View, contiguous
+from runtime.errors import UserError
+
+Operand = View | Constant
+COMPARISONS = ("less", "less_equal", "equal", "and", "or", "not")
+LOOP_DTYPES = ("float32", "int64", "int32", "bool")
+
+
+@dataclass(eq=False)
+class Task:
+    """One tensor operation.
+
+    Attributes:
+        kind: `map` (elementwise), `fold` (over everything) or `matvec`.
+        operation: An operation or fold of the loop level; `copy` for a map that only moves.
+        operands: Of a mat-vec: the pieces of x.
+        target: Where the result goes.
+        weight: Of a mat-vec: the (K, N) matrix.
+    """
+
+    kind: str
+    operation: str
+    operands: tuple[Operand, ...]
+    target: View
+    weight: Tensor | None = None
+
+    @property
+    def box(self) -> tuple[int, ...]:
+        """The iterations, without dimensions of size 1."""
+        shape = (
+            self.operands[0].shape if self.kind == "fold" and isinstance(self.operands[0], View) else self.target.shape
+        )
+        return tuple(n for n in shape if n != 1)
+
+    @property
+    def views(self) -> list[View]:
+        """The operands that are no constants."""
+        return [operand for operand in self.operands if isinstance(operand, View)]
+
+
+class Weights:
+    """The constants of a program; equal arrays are kept once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[bytes, Tensor] = {}
+
+    def add(self, array: np.ndarray) -> Tensor:
+        """The tensor of an array."""
+        array = np.ascontiguousarray(array)
+        key = hashlib.sha256(repr((array.dtype.str, array.shape)).encode() + array.tobytes()).digest()
+        if key not in self.tensors:
+            name = f"w{len(self.tensors)}"
+            self.tensors[key] = Tensor(name, array.dtype.name, array.shape, "weight", array)
+        return self.tensors[key]
+
+
+class StageBuilder:
+    """Collects the tasks of one stage.
+
+    Attributes:
+        stage: The stage's name, for messages.
+        tasks: In an order in which they may run.
+    """
+
+    def __init__(self, stage: str, weights: Weights) -> None:
+        self.stage, self.weights = stage, weights
+        self.tasks: list[Task] = []
+
+    def refuse(self, operator: str, why: str) -> NoReturn:
+        """Raises `UserError`: this stage cannot become loops."""
+        raise UserError(
+            f"operator {operator} in stage {self.stage!r} cannot be compiled to C: {why}; export for onnx-fp32 instead"
+        )
+
+    def constant(self, array: np.ndarray, operator: str = "constant") -> Operand:
+        """A constant array; single numbers become immediates."""
+        if array.dtype.name == "float64":
+            array = array.astype(np.float32)
+        if array.dtype.name not in LOOP_DTYPES:
+            self.refuse(operator, f"it works on {array.dtype.name}")
+        if array.size == 1 and array.ndim == 0:
+            return Constant(array.item(), array.dtype.name)
+        return self.weights.add(array).whole()
+
+    def tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """A new local tensor."""
+        if dtype not in LOOP_DTYPES:
+            self.refuse("result", f"its type is {dtype}")
+        return Tensor(f"b{len(self.tasks)}", dtype, shape)
+
+    def map(self, operation: str, *operands: Operand, dtype: str = "") -> View:
+        """An elementwise operation with broadcasting."""
+        assert operation in OPERATIONS, operation
+        shapes = [operand.shape if isinstance(operand, View) else () for operand in operands]
+        shape = np.broadcast_shapes(*shapes)
+        kind = "bool" if operation in COMPARISONS else operands[-1].dtype
+        tensor = self.tensor(tuple(shape), dtype or kind)
+        return self._add("map", operation, operands, tensor.whole())
+
+    def fold(self, kind: str, operand: View) -> View:
+        """A fold over every element, to a scalar."""
+        return self._add("fold", kind, (operand,), self.tensor((), operand.dtype).whole())
+
+    def mat_vec(self, pieces: tuple[View, ...], weight: np.ndarray) -> View:
+        """x W for x in pieces of one dimension each and a (K, N) array."""
+        tensor = self.tensor((weight.shape[1],), "float32")
+        return self._add("matvec", "matvec", pieces, tensor.whole(), self.weights.add(weight))
+
+    def copy(self, operand: Operand, target: View) -> None:
+        """Moves elements."""
+        self._add("map", "copy", (operand,), target)
+
+    def materialise(self, value: View | Joined | Constant) -> View:
+        """A view of the value, copied together where it has to be."""
+        if isinstance(value, View):
+            return value
+        shape = value.shape if isinstance(value, Joined) else ()
+        target = self.tensor(shape, value.dtype).whole()
+        if isinstance(value, Joined):
+            self.write_pieces(value, target)
+        else:
+            self.copy(value, target)
+        return target
+
+    def write_pieces(self, joined: Joined, target: View) -> None:
+        """Copies the pieces of a concatenation to where they belong."""
+        begin = 0
+        for piece in joined.pieces:
+            size = piece.shape[joined.axis]
+            self.copy(piece, target.narrow(joined.axis, begin, size))
+            begin += size
+
+    def reshape(self, value: View | Joined | Constant, shape: tuple[int, ...]) -> Operand:
+        """The value in another shape; copied only where no index map does it."""
+        if isinstance(value, Constant):
+            return self.weights.add(np.full(shape, value.value, value.dtype)).whole() if shape else value
+        view = self.materialise(value)
+        if (result := view.reshape(shape)) is not None:
+            return result
+        target = self.tensor(view.shape, view.dtype)
+        self.copy(view, target.whole())
+        return View(target, shape, contiguous(shape))
+
+    def _add(
+        self, kind: str, operation: str, operands: tuple[Operand, ...], target: View, weight: Tensor | None = None
+    ) -> View:
+        if kind == "map":
+            operands = tuple(v.broadcast(target.shape) if isinstance(v, View) else v for v in operands)
+        task = Task(kind, operation, operands, target, weight)
+        self.tasks.append(task)
+        target.tensor.producers.append(task)
+        return target
