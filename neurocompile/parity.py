@@ -154,7 +154,8 @@ def _failure(report: dict[str, Any], runs: list[tuple[str, list[Any]]], bound: f
     if not report["reset"]["identical"]:
         return "parity failed (reset): replaying the sequence after reset gives another answer than the first run"
     if report["label"]["reference"] != report["label"]["artefact"]:
-        return f"parity failed (label): the artefact answers {report['label']['artefact']}, the reference {report['label']['reference']}"
+        label = report["label"]
+        return f"parity failed (label): the artefact answers {label['artefact']}, the reference {label['reference']}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Real event sequences for parity: shipped recordings, joined and, for other sensors, mapped onto the model's sensor."""
+"""Real event sequences for parity: shipped recordings, joined, and mapped onto the model's sensor where it differs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE = 1000
 
 
 def join(recordings: list[Recording]) -> Recording:
-    """One stream out of several recordings of the same tick: each begins `PAUSE` ticks after the last event before it."""
+    """One stream out of recordings of the same tick: each begins `PAUSE` ticks after the last event before it."""
     parts, now = [], 0
     for recording in recordings:
         events = recording.events

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from runtime.errors import UserError
@@ -22,6 +22,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MANIFEST_HASH = "manifest.sha256"
 TRACE = "golden_trace.npz"
+KEYS = {"name": str, "target": dict, "program": dict, "graphs": dict, "files": dict, "parity": dict}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def open_bundle(path: str | Path) -> Bundle:
         ) from error
     if not recorded or hashlib.sha256(data).hexdigest() != recorded[0]:
         raise UserError(
-            f"{root / MANIFEST} is not the manifest that was exported (its SHA-256 differs); copy or export the bundle again"
+            f"{root / MANIFEST} is not the manifest that was exported (its SHA-256 differs); "
+            "copy or export the bundle again"
         )
     try:
         manifest = json.loads(data)
@@ -120,6 +122,23 @@ def open_bundle(path: str | Path) -> Bundle:
         raise UserError(f"{root / MANIFEST} is no manifest ({error}); export the model again") from error
     if schema != SCHEMA:
         raise UserError(
-            f"{root} has manifest schema {schema}, this runtime reads schema {SCHEMA}; install the matching version or export again"
+            f"{root} has manifest schema {schema}, this runtime reads schema {SCHEMA}; "
+            "install the matching version or export again"
         )
+    _check(manifest, root / MANIFEST)
     return Bundle(root, manifest, ProgramSpec.from_json(manifest["program"]))
+
+
+def _check(manifest: dict[str, Any], where: Path) -> None:
+    """Raises `UserError` unless every key is there, of its kind, and no file lies outside the bundle."""
+    for key, kind in KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise UserError(f"{where} has no usable {key!r}; export the model again")
+    for name, entry in manifest["files"].items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise UserError(f"{where} lists {name!r}, which lies outside the bundle; do not trust this bundle")
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            raise UserError(f"{where} has no SHA-256 for {name!r}; export the model again")
+    if not {"name", "backend"} <= set(manifest["target"]):
+        raise UserError(f"{where} does not say for which target it was built; export the model again")

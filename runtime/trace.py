@@ -1,4 +1,4 @@
-"""Golden traces: a real sequence with the float64 reference's readouts and states at chosen items, and their comparison."""
+"""Golden traces: a real sequence with the float64 reference's readouts and states at chosen events; comparison."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Trace:
             readouts=self.readouts,
             tick_us=np.float64(self.tick_us),
             source=np.array(self.source),
-            **columns,
-            **states,
+            **columns,  # type: ignore[arg-type]
+            **states,  # type: ignore[arg-type]
         )
         return buffer.getvalue()
 
@@ -94,7 +94,9 @@ def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: floa
     """Pushes `events` through `session` and notes readout and states at every mark, as float64."""
     session.reset()
     names = [state.name for state in session.spec.states]
-    readouts, states, done = [], {name: [] for name in names}, 0
+    readouts: list[np.ndarray] = []
+    states: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    done = 0
     for mark in marks:
         session.push(events[done : int(mark)])
         done = int(mark)
@@ -146,7 +148,7 @@ def worst(deviations: list[Deviation], what: str | None = None) -> Deviation:
 
 def summary(deviations: list[Deviation]) -> dict[str, Any]:
     """The figures a report prints: the worst of the readout, of any state, and over time."""
-    by_mark = {}
+    by_mark: dict[int, float] = {}
     for deviation in deviations:
         by_mark[deviation.mark] = max(by_mark.get(deviation.mark, 0.0), deviation.relative)
     readout, overall = worst(deviations, "readout"), worst(deviations)

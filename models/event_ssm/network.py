@@ -111,15 +111,3 @@ class EventSSM(nn.Module):
             weight = weight * (dt + EPS)
             divisor = torch.where(total > 0, total, divisor * EPS)
         return (x * weight[..., None]).sum(1) / divisor[:, None]
-
-    def stream_program(self, front_end: TokenDt, labels: tuple[str, ...] = ()) -> StreamProgram:
-        """The network as a program over single events, see `models.event_ssm.stream`.
-
-        Args:
-            front_end: Token rule, sensor and gap convention the network was trained with.
-            labels: Class names in logit order.
-
-        Returns:
-            The program; its modules are the network's own.
-        """
-        return stream_program(self, front_end, labels)

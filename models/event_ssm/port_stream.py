@@ -6,8 +6,9 @@ C and D once per group:
     item    every item:          x ← recurrence,  pools x and u
     group   item S-1 of a group: y = C x̄ + D ū, gate and residual, then the remaining layers with the group's duration
 
-The published recurrence by cumulative products is kept, with the product a and the sum Σ gamma B u / (a + 1e-9) as its two
-state vectors. The head sums (z w, w), compensated; `attnpool` is a softmax over the groups so far, with a running maximum.
+The published recurrence by cumulative products is kept, with the product a and the sum Σ gamma B u / (a + 1e-9) as its
+two state vectors. The head sums (z w, w), compensated; `attnpool` is a softmax over the groups so far, with a running
+maximum.
 There is no chunk form.
 """
 
@@ -193,7 +194,8 @@ def stream_program(model: nn.Module, front_end: TokenDt, labels: tuple[str, ...]
         The program; its modules are the network's own.
     """
     tables = Tables()
-    source, inputs = ITEMS, ("token", "dt")
+    source: str = ITEMS
+    inputs: tuple[str, ...] = ("token", "dt")
     embed: nn.Module = PortEmbed(model.encoder.encoder)
     for s, stage in enumerate(model.encoder.stages):
         source, inputs = _network_stage(tables, s, stage, embed, source, inputs)

@@ -13,6 +13,7 @@ length keep their precision; the decoder runs on request.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -150,7 +151,7 @@ class Step(nn.Module):
         return z, dt.clone(), re, im, *rest
 
 
-def remaining(layers: nn.ModuleList, z: Tensor, dt: Tensor, xs: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+def remaining(layers: nn.ModuleList, z: Tensor, dt: Tensor, xs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Steps the layers after the first.
 
     Args:

@@ -28,7 +28,8 @@ def stream_program(model: Any, front_end: TokenDt, labels: tuple[str, ...] = ())
         The program; its modules are the network's own.
     """
     tables = Tables()
-    source, inputs = ITEMS, ("token", "dt")
+    source: str = ITEMS
+    inputs: tuple[str, ...] = ("token", "dt")
     embed: nn.Module = model.embedding
     for s, layers in enumerate(model.stages):
         add = _strided if layers[0].stride > 1 else _unstrided
@@ -78,7 +79,7 @@ def _strided(
     held = (tables.state(names.y, h_out), *([tables.state(names.skip, h_out)] if mode == "last" else []))
     xs = tuple(_layer_states(tables, names, layers, 1))
 
-    values = ()
+    values: tuple[TensorSpec, ...] = ()
     if mode == "last":
         values = (TensorSpec(names.e, "float32", (h_in,)), TensorSpec(names.u, "float32", (h_in,)))
     moved = (*x0, *pools, duration)

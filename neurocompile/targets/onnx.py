@@ -1,7 +1,7 @@
 """Target `onnx-fp32`: every stage as an ONNX file that stock ONNX Runtime runs.
 
-State is named input/output pairs (`x`, `x_next`). Ops of the `neurocompile` domain are model-local functions of standard
-ops. Opset and IR version are ones that released runtimes accept.
+State is named input/output pairs (`x`, `x_next`). Ops of the `neurocompile` domain are model-local functions of
+standard ops. Opset and IR version are ones that released runtimes accept.
 """
 
 from __future__ import annotations
