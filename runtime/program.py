@@ -197,7 +197,7 @@ class ProgramSpec:
                 labels=tuple(table["labels"]),
                 notes=dict(table.get("notes", {})),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"the program table of this bundle is malformed ({error!r}); export the model again"
             ) from error

@@ -105,6 +105,15 @@ def test_what_is_no_bundle(tmp_path):
         (lambda m: m["program"].pop("stages"), "malformed"),
         (lambda m: m["program"]["stages"][0].update(surprise=1, trigger={}), None),
         (lambda m: m["program"].update(states=[{"name": 3}]), "malformed"),
+        (lambda m: m["program"]["stages"][0].update(reads=["none"]), "malformed"),
+        (lambda m: m["program"]["stages"].pop(), "malformed"),
+        (lambda m: m.update(program=[]), "no usable 'program'"),
+        (lambda m: m.pop("parity"), "no usable 'parity'"),
+        (lambda m: m.pop("graphs"), "no usable 'graphs'"),
+        (lambda m: m["target"].pop("backend"), "for which target"),
+        (lambda m: m["files"].update(x={}), "no SHA-256 for 'x'"),
+        (lambda m: m["files"].update({"../x": {"sha256": "0"}}), "outside the bundle"),
+        (lambda m: m["files"].update({"/etc/hosts": {"sha256": "0"}}), "outside the bundle"),
     ],
 )
 def test_a_manifest_of_another_kind(copy, change, says):
