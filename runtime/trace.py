@@ -45,7 +45,7 @@ class Trace:
             readouts=self.readouts,
             tick_us=np.float64(self.tick_us),
             source=np.array(self.source),
-            **columns,  # type: ignore[arg-type]
+            **columns,
             **states,  # type: ignore[arg-type]
         )
         return buffer.getvalue()
