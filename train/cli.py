@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -89,7 +90,11 @@ class CLI(LightningCLI):
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.output is None:
-            config.output = str(Path("runs", self.name, time.strftime("%Y%m%d-%H%M%S")))
+            # Processes that Lightning starts for further devices inherit the folder of the first.
+            folder = str(Path("runs", self.name, time.strftime("%Y%m%d-%H%M%S")))
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                os.environ["NEUROCOMPILE_RUN"] = folder
+            config.output = os.environ.get("NEUROCOMPILE_RUN", folder)
         self.output = Path(config.output)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -109,6 +114,9 @@ class CLI(LightningCLI):
             kwargs["logger"] = loggers if training else False
         if config.trainer.default_root_dir is None:
             kwargs["default_root_dir"] = str(self.output)
+        if not training and config.trainer.devices == "auto":
+            # Several devices would count some recordings twice to keep their batches even.
+            kwargs["devices"] = 1
         if config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if config.trainer.enable_model_summary is None:

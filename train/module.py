@@ -109,7 +109,8 @@ class EventClassifier(pl.LightningModule):
         """The loss; nothing for a batch with an empty recording, as published."""
         if not bool((batch.lengths > 0).all()):
             self._skipped += 1
-            return None
+            # Other devices wait for this one's gradients.
+            return 0 * self(batch).sum() if self._trainer and self._trainer.world_size > 1 else None
         logits = self(batch)
         loss = functional.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
         self._log("train", loss, logits, batch)
@@ -169,6 +170,6 @@ class EventClassifier(pl.LightningModule):
     def _log(self, split: str, loss: Tensor, logits: Tensor, batch: Batch) -> None:
         accuracy = getattr(self, f"{split}_accuracy")
         accuracy(logits, batch.targets.argmax(1))
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(batch.lengths), "sync_dist": split != "train"}
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(batch.lengths), "sync_dist": True}
         self.log(f"{split}/loss", loss, **options)
         self.log(f"{split}/accuracy", accuracy, **options)
