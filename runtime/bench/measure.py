@@ -44,6 +44,7 @@ class Result:
         stages: The breakdown by stage, `None` where the backend does not fire stages one by one.
         queue: How the open loop's queue fared, `None` without one.
         clock_ns: What one clock read costs; it is part of every latency.
+        open_ms: How long it took to open one session: files, hashes, graphs.
         raw: Name of the pass -> (N,) int64 nanoseconds.
     """
 
@@ -51,11 +52,13 @@ class Result:
     stages: dict[str, Any] | None
     queue: dict[str, Any] | None
     clock_ns: float
+    open_ms: float
     raw: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All figures, without the raw samples."""
-        table = {"clock_read_ns": self.clock_ns, "garbage_collector": "on" if gc.isenabled() else "off"}
+        collector = "on" if gc.isenabled() else "off"
+        table = {"clock_read_ns": self.clock_ns, "open_ms": self.open_ms, "garbage_collector": collector}
         return {**table, "modes": self.modes, "stages": self.stages, "queue": self.queue}
 
 
@@ -74,7 +77,10 @@ def measure(bundle: Bundle, workload: Workload, plan: Plan, progress: Callable[[
 
     spec, warmup = bundle.program, plan.warmup
     rows = loops.rows_of(workload.events)
-    sessions = [start() for _ in range(plan.batch)]
+    begin = loops.clock()
+    sessions = [start()]
+    open_ms = (loops.clock() - begin) / 1e6
+    sessions += [start() for _ in range(plan.batch - 1)]
     modes: dict[str, dict[str, Any]] = {}
     raw: dict[str, np.ndarray] = {}
     clock_ns = loops.clock_cost()
@@ -83,9 +89,9 @@ def measure(bundle: Bundle, workload: Workload, plan: Plan, progress: Callable[[
         progress(name)
         timed = loops.closed_loop(sessions, rows, warmup, every)
         raw[name] = timed.taken
-        per_event = loops.sustained(sessions, rows, warmup, every)
+        pace = loops.sustained(sessions, rows, warmup, every)
         kinds = {} if every else {"by_depth": figures.by_depth(timed, spec)}
-        modes[name] = {**figures.latency(timed.taken), "events_per_s": 1e9 / per_event, **kinds}
+        modes[name] = {**figures.latency(timed.taken), **_rates(pace), **kinds}
 
     waiting = None
     if plan.rate is not None:
@@ -108,12 +114,16 @@ def measure(bundle: Bundle, workload: Workload, plan: Plan, progress: Callable[[
         taken, total = loops.by_stage(sessions[0], rows, warmup, plan.readout_every)
         stages = figures.by_stage(taken, spec, len(rows) - warmup, total)
         raw |= {f"stage {spec.stages[stage].name}": np.array(spans) for stage, spans in sorted(taken.items())}
-    return Result(modes, stages, waiting, clock_ns, raw)
+    return Result(modes, stages, waiting, clock_ns, open_ms, raw)
 
 
 def _answering(every: int) -> str:
     return "event and answer" if every == 1 else f"event, answer every {every}"
 
 
-def _amortised(ns_per_event: float) -> dict[str, Any]:
-    return {"mean_us": ns_per_event / 1000, "events_per_s": 1e9 / ns_per_event}
+def _rates(pace: loops.Pace) -> dict[str, float]:
+    return {"cpu_us": pace.cpu_ns / 1000, "events_per_s": 1e9 / pace.wall_ns}
+
+
+def _amortised(pace: loops.Pace) -> dict[str, float]:
+    return {"mean_us": pace.wall_ns / 1000, **_rates(pace)}

@@ -29,7 +29,7 @@ def _head(report: Mapping[str, Any]) -> str:
             f"input     {report['input']}",
             f"          {setting['events']} events counted after {setting['warmup']} of warm-up in every pass",
             f"setting   batch {setting['batch']}, threads {setting['threads']}, "
-            f"garbage collector {report['garbage_collector']}",
+            f"garbage collector {report['garbage_collector']}; a session opens in {report['open_ms']:.0f} ms",
             f"machine   {', '.join(fact for fact in facts if fact)}",
             f"          {machine['system']}, {versions}",
         ]
@@ -39,12 +39,15 @@ def _head(report: Mapping[str, Any]) -> str:
 def _modes(report: Mapping[str, Any]) -> str:
     rows = []
     for name, mode in report["modes"].items():
-        rows.append((name, "", *_figures(mode), _rate(mode.get("events_per_s"))))
+        cpu = _us(mode["cpu_us"]) if "cpu_us" in mode else ""
+        rows.append((name, "", *_figures(mode), cpu, _rate(mode.get("events_per_s"))))
         for kind in mode.get("by_depth", []) if len(mode.get("by_depth", [])) > 1 else []:
             label = f"  {kind['fires'][-1]}" if kind["fires"] else "  (no item yet)"
             one_in = mode["events"] / kind["events"]
-            rows.append((label, f"1 in {one_in:.3g}", *_figures(kind), f"{100 * kind['share_of_time']:.1f} % of time"))
-    return table(("latency per event [us], by deepest stage", "", *COLUMNS, "events/s"), rows, left=2)
+            rows.append(
+                (label, f"1 in {one_in:.3g}", *_figures(kind), "", f"{100 * kind['share_of_time']:.1f} % of time")
+            )
+    return table(("latency per event [us], by deepest stage", "", *COLUMNS, "cpu", "events/s"), rows, left=2)
 
 
 def _queue(report: Mapping[str, Any]) -> list[str]:
@@ -78,7 +81,8 @@ def _notes(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     lines = [
         f"one clock read takes {report['clock_read_ns']:.0f} ns and is part of every latency; "
-        "events/s come from a pass without clocks;",
+        "cpu and events/s come from a pass without clocks;",
+        "cpu: mean processor time per event, which leaves out waiting for a core on a busy machine;",
         "a dash stands where fewer than 10 samples lie beyond the percentile",
     ]
     queue, answering = report["queue"], list(report["modes"].values())[1]
