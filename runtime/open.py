@@ -29,7 +29,7 @@ def open_session(
         backend: Must be the one of the bundle's target; chosen by it where not given.
         tick_us: Length of one tick of the events' times in microseconds.
         threads: Threads within one stage.
-        use_chunk: Whether `push` may take the chunk form.
+        use_chunk: Whether `push` may take the chunk form; a session that only gets single events opens faster without.
         require_proof: Refuse what was neither proved at export nor verified on this machine; only a verification
             itself does without.
 
@@ -51,7 +51,8 @@ def open_session(
         raise UserError(f"{bundle.root} cannot run here: {reason}; export it for this machine")
     if require_proof:
         proof.require(bundle)
-    return ScheduledSession(bundle.program, BACKENDS[name](bundle, threads), tick_us=tick_us, use_chunk=use_chunk)
+    executor = BACKENDS[name](bundle, threads, use_chunk)
+    return ScheduledSession(bundle.program, executor, tick_us=tick_us, use_chunk=use_chunk)
 
 
 def shipped_bundle() -> Path:
@@ -65,15 +66,18 @@ def shipped_bundle() -> Path:
     return SHIPPED
 
 
-def _onnx(bundle: Bundle, threads: int) -> Executor:
+def _onnx(bundle: Bundle, threads: int, use_chunk: bool) -> Executor:
     try:
         from runtime.backends.ort import OrtExecutor
     except ImportError as error:
         raise UserError(
             f"{bundle.root} runs on ONNX Runtime, which cannot be imported here ({error}); pip install onnxruntime"
         ) from error
-    return OrtExecutor(bundle.program, bundle.graphs(), threads=threads)
+    graphs = bundle.graphs()
+    if bundle.program.chunk and not use_chunk:
+        del graphs[bundle.program.chunk.name]
+    return OrtExecutor(bundle.program, graphs, threads=threads)
 
 
-# Backend of a target -> the executor of a bundle.
-BACKENDS: dict[str, Callable[[Bundle, int], Executor]] = {"onnx": _onnx}
+# Backend of a target -> the executor of a bundle, given threads and whether the chunk form is wanted.
+BACKENDS: dict[str, Callable[[Bundle, int, bool], Executor]] = {"onnx": _onnx}

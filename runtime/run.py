@@ -99,7 +99,7 @@ def _sessions(bundle: Bundle, threads: int) -> Callable[[float], Session]:
 
     def session(tick_us: float) -> Session:
         if tick_us not in opened:
-            opened[tick_us] = open_session(bundle, tick_us=tick_us, threads=threads)
+            opened[tick_us] = open_session(bundle, tick_us=tick_us, threads=threads, use_chunk=False)
         return opened[tick_us]
 
     return session

@@ -134,3 +134,11 @@ def test_cache_folders(monkeypatch, tmp_path):
     assert machine.cache_folder() == tmp_path / "neurocompile"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert machine.cache_folder().name == "neurocompile"
+
+
+def test_a_session_without_chunks_does_not_load_the_chunk(toy, tmp_path, make_events):
+    other = type("OtherToy", (type(toy),), {"graphs": lambda self: {**toy.graphs(), "chunk": b"no graph"}})(toy.dt)
+    bundle = open_bundle(other.write(tmp_path / "other.neuro"))
+    with pytest.raises(UserError, match="stage 'chunk'"):
+        open_session(bundle)
+    assert open_session(bundle, use_chunk=False).push(make_events(50)) >= 49
