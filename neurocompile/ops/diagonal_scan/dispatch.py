@@ -1,10 +1,11 @@
-"""Chooses who evaluates `diagonal_scan`; every face has the same meaning, `reference.py` is the definition."""
+"""The function that models call: checks its inputs and hands them to the operator `neurocompile::diagonal_scan`."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from neurocompile.ops.diagonal_scan.torch_op import diagonal_scan_op
+from neurocompile.ops.diagonal_scan import torch_op  # noqa: F401 -- defines the operator
 
 
 def diagonal_scan(
@@ -41,7 +42,7 @@ def diagonal_scan(
     if x0_re is None:
         batch, _, width = b_re.shape
         inputs += [b_re.new_zeros(batch, width), b_im.new_zeros(batch, width)]
-    return diagonal_scan_op(*inputs)
+    return torch.ops.neurocompile.diagonal_scan(*inputs)
 
 
 def _check(inputs: list[Tensor]) -> None:
