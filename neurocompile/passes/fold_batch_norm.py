@@ -6,13 +6,14 @@
     BN(x)        ->  x s + t                         otherwise: two elementwise nodes
 
 It must not fire in training mode, on statistics that are not constant or a result of unknown rank, or into a producer
-whose result is used elsewhere. Axes added only for the operator's sake (Unsqueeze before, Squeeze after) go with it.
+whose result is used elsewhere. An axis added only for the operator's sake (Unsqueeze before, Squeeze after) goes too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 
 from neurocompile.graphs import array_of, clean, constant, replace, shape_of
 from neurocompile.naming import free
@@ -35,7 +36,9 @@ def fold_batch_norm(model: ir.Model) -> list[Change]:
         scale, bias, mean, var = (np.asarray(array_of(value), np.float64) for value in node.inputs[1:])
         s = scale / np.sqrt(var + _attribute(node, "epsilon", 1e-5))
         how = _fold(model.graph, node, s, bias - mean * s)
-        changes.append(Change("fold_batch_norm", model.graph.name or "", f"{node.name} -> {how}"))
+        changes.append(Change("fold_batch_norm", model.graph.name or "", f"{node.name or 'batch norm'} -> {how}"))
+        # What the next one looks at must not be used by this one any more.
+        common.RemoveUnusedNodesPass()(model)
     if changes:
         clean(model)
     return changes
@@ -81,14 +84,14 @@ def _sole(value: ir.Value, user: ir.Node) -> bool:
 
 
 def _without_axis(x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Looks through Unsqueeze(axis 0) -> BN -> Squeeze(axis 0) around a single vector."""
+    """Looks through Unsqueeze(axis 0) -> BN -> Squeeze(axis 0) around a single vector, in any of their forms."""
     before = x.producer()
     after = [use.node for use in y.uses()]
     if before is None or before.op_type not in ("Unsqueeze", "Reshape") or len(after) != 1 or y.is_graph_output():
         return x, y
     inner = before.inputs[0]
     outer = after[0].outputs[0]
-    if after[0].op_type not in ("Squeeze", "Reshape") or inner is None:
+    if after[0].op_type not in ("Squeeze", "Reshape", "Gather") or inner is None:
         return x, y
     vector = shape_of(inner)
     if vector is None or len(vector) != 1 or shape_of(outer) != vector or shape_of(x) != (1, *vector):
@@ -148,8 +151,9 @@ def _shifted(graph: ir.Graph, near: ir.Node, x: ir.Value, t: np.ndarray, stem: s
 
 def _node(graph: ir.Graph, near: ir.Node, op: str, *inputs: ir.Value, shape: ir.Shape | None) -> ir.Value:
     """A new node before `near`, whose result has the type of its first operand."""
-    new = ir.node(op, list(inputs), name=f"{near.name}/{op}")
-    new.outputs[0].name = free(f"{near.name}/{op}:out", {value.name for node in graph for value in node.outputs})
+    name = free(f"{near.name or near.op_type}/{op}", {node.name for node in graph})
+    new = ir.node(op, list(inputs), name=name)
+    new.outputs[0].name = free(f"{name}:out", {value.name for node in graph for value in node.outputs})
     new.outputs[0].type, new.outputs[0].shape = inputs[0].type, shape
     graph.insert_before(near, new)
     return new.outputs[0]
