@@ -8,13 +8,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
-from models.event_ssm import EventSSM, EventSSMConfig
-from models.event_ssm.flax import state_dict_from_flax
+if TYPE_CHECKING:  # `runtime` is tested without torch, too.
+    import torch
+
+    from models.event_ssm import EventSSM, EventSSMConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("NEUROCOMPILE_SHARED", ROOT.parent / "shared"))
@@ -60,14 +62,19 @@ class EventSSMCase:
     flat: Arrays
     arrays: Arrays
 
-    def model(self, dtype: torch.dtype = torch.float32) -> EventSSM:
-        """The network with the case's weights, in evaluation mode."""
+    def model(self, dtype: torch.dtype | None = None) -> EventSSM:
+        """The network with the case's weights, in evaluation mode and float32."""
+        from models.event_ssm import EventSSM
+        from models.event_ssm.flax import state_dict_from_flax
+
         model = EventSSM(self.config)
         model.load_state_dict(state_dict_from_flax(self.flat, self.config))
         return model.to(dtype).eval()
 
     def batch(self, prefix: str = "") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens, gaps and lengths."""
+        import torch
+
         tokens, dt, lengths = (
             torch.from_numpy(self.arrays[prefix + key]) for key in ("tokens", "timesteps", "lengths")
         )
@@ -98,6 +105,8 @@ def recipe(path: str, shape: list[int], seed: int, init: dict) -> np.ndarray:
 @pytest.fixture(scope="session")
 def event_ssm_case(shared: Path) -> Callable[[str], EventSSMCase]:
     """Loads the event-ssm case of a name."""
+    from models.event_ssm import EventSSMConfig
+
     folder = shared / "golden"
 
     def read(name: str) -> Arrays:

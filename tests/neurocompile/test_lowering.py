@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -25,8 +23,6 @@ from runtime.events import Events
 from runtime.front_ends import TokenDt
 from runtime.session import ScheduledSession
 
-CASES = SourceFileLoader("event_ssm_cases", str(Path(__file__).parents[1] / "models" / "conftest.py")).load_module()
-event_ssm_case = CASES.event_ssm_case
 NAMES = [
     *("dvs_tiny", "shd_tiny", "ssc_small", "tiny_batch_one", "tiny_three_stages"),
     *(f"tiny_{rule}_{pool}" for rule in ("zoh", "dirac", "async") for pool in ("last", "avgpool", "timepool")),
