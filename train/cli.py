@@ -121,6 +121,11 @@ class CLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         if config.trainer.enable_model_summary is None:
             kwargs["enable_model_summary"] = False
+        if training and config.trainer.precision not in PRECISIONS:
+            raise UserError(
+                f"trainer.precision {config.trainer.precision} changes the type of the weights, which checkpoints hold as "
+                "float32; use 32-true, bf16-mixed or 16-mixed"
+            )
         return super().instantiate_trainer(callbacks=given, **kwargs)
 
     def _folder(self) -> LambdaCallback:
@@ -205,6 +210,8 @@ def _sentence(message: str) -> str:
         message = f"setting {unknown[1]!r} does not exist"
     return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
 
+
+PRECISIONS = (None, "32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)
 
 QUIET = (
     ".*does not have many workers.*",

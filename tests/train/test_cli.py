@@ -116,6 +116,7 @@ def test_without_validation_the_last_epoch_counts(made_up, tmp_path):
         (["fit", "--data.pad_unit", "100"], "no multiple of the network's 64"),
         (["fit", "--model.embedding_init", "zero"], "'zero' does not exist"),
         (["fit", "--model.optimiser.schedule", "step"], "'step' does not exist"),
+        (["fit", "--trainer.precision", "bf16-true"], "use 32-true, bf16-mixed"),
         (["test"], "test needs --ckpt_path"),
         (["test", "--ckpt_path", "nowhere/a.ckpt"], "no config.yaml"),
     ],

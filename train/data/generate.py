@@ -1,6 +1,6 @@
 """Made-up recordings in the exact layout of a data set, to try a configuration without the set.
 
-    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,nmnist} --root FOLDER [--samples 2] [--events 2000] [--seed 0]
+    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,nmnist} --root FOLDER [--samples 10] [--events 2000] [--seed 0]
 
 A recording of class k is a spot that moves across the sensor: its path depends on k, its polarity on which side of the
 spot an event lies. The classes can be learnt, but accuracies on them say nothing about the real set.
@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=sorted(WRITERS), help="data set whose layout to write")
     parser.add_argument("--root", type=Path, required=True, help="folder to write into; must not hold a set yet")
     parser.add_argument(
-        "--samples", type=int, default=2, help="recordings per class and split (gesture: users per split)"
+        "--samples", type=int, default=10, help="recordings per class and split (gesture: users per split)"
     )
     parser.add_argument("--events", type=int, default=2000, help="events per recording")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
