@@ -123,8 +123,8 @@ class CLI(LightningCLI):
             kwargs["enable_model_summary"] = False
         if training and config.trainer.precision not in PRECISIONS:
             raise UserError(
-                f"trainer.precision {config.trainer.precision} changes the type of the weights, which checkpoints hold as "
-                "float32; use 32-true, bf16-mixed or 16-mixed"
+                f"trainer.precision {config.trainer.precision} changes the type of the weights, which checkpoints hold "
+                "as float32; use 32-true, bf16-mixed or 16-mixed"
             )
         return super().instantiate_trainer(callbacks=given, **kwargs)
 

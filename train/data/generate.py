@@ -1,6 +1,6 @@
 """Made-up recordings in the exact layout of a data set, to try a configuration without the set.
 
-    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,nmnist} --root FOLDER [--samples 10] [--events 2000] [--seed 0]
+    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,nmnist} --root FOLDER [--samples 10] [--events 2000]
 
 A recording of class k is a spot that moves across the sensor: its path depends on k, its polarity on which side of the
 spot an event lies. The classes can be learnt, but accuracies on them say nothing about the real set.
