@@ -7,12 +7,15 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 import torch
 from torch import nn
+from torch.onnx._internal.exporter import _registration
 
 from neurocompile.graph_program import GraphProgram
 from neurocompile.graphs import clean, draws, shape_of
@@ -83,7 +86,7 @@ def capture_module(
         UserError: See `capture`.
     """
     module = copy.deepcopy(module).float().eval()
-    with _silence(), torch.no_grad():
+    with _silence(), _operators_parsed_once(), torch.no_grad():
         _refuse_hidden_state(module, name, examples)
         try:
             exported = torch.export.export(_Fresh(module), tuple(examples), strict=False)
@@ -109,7 +112,8 @@ def capture_module(
     clean(model)
     normalise(model)
     clean(model)
-    common.ShapeInferencePass()(model)
+    # ONNX's propagation of values refuses valid graphs; shapes alone it infers well.
+    common.ShapeInferencePass(data_prop=False)(model)
     if random := sorted({node.op_type for node in model.graph if draws(node, model)}):
         raise UserError(
             f"stage {name!r} draws random numbers ({', '.join(random)}), but a stage must answer the same each time; "
@@ -181,6 +185,26 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _operators_parsed_once() -> Iterator[None]:
+    """Lets the exporter keep its library of operators, which it parses anew (half a second) for every export."""
+    registry = getattr(_registration, "ONNXRegistry", None)
+    original = getattr(registry, "from_torchlib", None)
+    if original is None:  # A torch that calls its insides otherwise.
+        yield
+        return
+    registry.from_torchlib = staticmethod(_library(original))
+    try:
+        yield
+    finally:
+        registry.from_torchlib = original
+
+
+@cache
+def _library(parse: Callable[..., Any]) -> Callable[..., Any]:
+    return cache(parse)
 
 
 def _example(dtype: str, shape: Sequence[int]) -> torch.Tensor:
