@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def _model(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     table: dict[str, Any] = {
         "family": checkpoint.family,
         "source": path.name,
-        "config": checkpoint.config.to_json(),
+        "config": asdict(checkpoint.config),
         "metadata": checkpoint.metadata,
         "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
     }
