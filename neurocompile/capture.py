@@ -107,6 +107,7 @@ def capture_module(
         raise InternalError(f"stage {name!r} lost or renamed inputs: {[value.name for value in model.graph.inputs]}")
     model.ir_version = IR_VERSION
     model.graph.name = name
+    model.producer_name, model.producer_version = "neurocompile", None
     _Fresh.forget(model)
     attach_functions(model)
     clean(model)

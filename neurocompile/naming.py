@@ -66,9 +66,7 @@ def name_nodes(model: ir.Model) -> None:
         for value in operands:
             if value.name in initializers and value.name.startswith(f"{old}/"):
                 value.name = f"{node.name}:{value.name}"
-    common.ClearMetadataAndDocStringPass()(model)
-    model.graph.metadata_props.clear()
-    model.metadata_props.clear()
+    _clear_notes(model)
     name_values(model)
 
 
@@ -106,6 +104,16 @@ def free(name: str, taken: Collection[str | None]) -> str:
         number += 1
         found = f"{name}_{number}"
     return found
+
+
+def _clear_notes(model: ir.Model) -> None:
+    common.ClearMetadataAndDocStringPass()(model)
+    graph = model.graph
+    for thing in (model, graph, *graph.inputs, *graph.outputs, *graph.initializers.values()):
+        thing.metadata_props.clear()
+    for node in graph:
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 def _noted(node: ir.Node) -> Path:

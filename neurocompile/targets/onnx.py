@@ -38,7 +38,6 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
             onnx.checker.check_model(proto, full_check=True)
         except Exception as error:  # onnx raises several kinds for one cause.
             raise InternalError(f"the graph of stage {stage!r} is not valid ONNX: {error}") from error
-        proto.producer_name = "neurocompile"
         path = f"graphs/{stage}.onnx"
         files[path] = proto.SerializeToString()
         graphs[stage] = path
