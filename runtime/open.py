@@ -8,7 +8,7 @@ from pathlib import Path
 from runtime import machine, proof
 from runtime.bundle import Bundle
 from runtime.errors import UserError
-from runtime.session import Executor, ScheduledSession, Session
+from runtime.session import ScheduledSession, Session
 
 SHIPPED = Path(__file__).parent / "shipped" / "nmnist_ssm.neuro"
 
@@ -51,8 +51,7 @@ def open_session(
         raise UserError(f"{bundle.root} cannot run here: {reason}; export it for this machine")
     if require_proof:
         proof.require(bundle)
-    executor = BACKENDS[name](bundle, threads, use_chunk)
-    return ScheduledSession(bundle.program, executor, tick_us=tick_us, use_chunk=use_chunk)
+    return BACKENDS[name](bundle, tick_us, threads, use_chunk)
 
 
 def shipped_bundle() -> Path:
@@ -66,7 +65,7 @@ def shipped_bundle() -> Path:
     return SHIPPED
 
 
-def _onnx(bundle: Bundle, threads: int, use_chunk: bool) -> Executor:
+def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:
     try:
         from runtime.backends.ort import OrtExecutor
     except ImportError as error:
@@ -76,8 +75,16 @@ def _onnx(bundle: Bundle, threads: int, use_chunk: bool) -> Executor:
     graphs = bundle.graphs()
     if bundle.program.chunk and not use_chunk:
         del graphs[bundle.program.chunk.name]
-    return OrtExecutor(bundle.program, graphs, threads=threads)
+    executor = OrtExecutor(bundle.program, graphs, threads=threads)
+    return ScheduledSession(bundle.program, executor, tick_us=tick_us, use_chunk=use_chunk)
 
 
-# Backend of a target -> the executor of a bundle, given threads and whether the chunk form is wanted.
-BACKENDS: dict[str, Callable[[Bundle, int, bool], Executor]] = {"onnx": _onnx}
+def _cpu(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:
+    """Compiled code runs in the caller's thread and steps through bulk pushes, whatever was asked for."""
+    from runtime.backends.native import open_native
+
+    return open_native(bundle, tick_us=tick_us)
+
+
+# Backend of a target -> the session of a bundle, given tick length, threads and whether the chunk form is wanted.
+BACKENDS: dict[str, Callable[[Bundle, float, int, bool], Session]] = {"onnx": _onnx, "cpu": _cpu}

@@ -12,7 +12,7 @@ from neurocompile.targets.spec import TargetSpec, parse_target
 
 __all__ = ["TARGETS", "Artefact", "Availability", "TargetSpec", "build", "find_target", "parse_target"]
 
-TARGETS: dict[str, str] = {"onnx-fp32": "neurocompile.targets.onnx"}
+TARGETS: dict[str, str] = {"onnx-fp32": "neurocompile.targets.onnx", "cpu-fp32": "neurocompile.targets.cpu"}
 """Target name without device -> module with `build` and `availability`."""
 
 

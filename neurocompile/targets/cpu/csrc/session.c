@@ -1,0 +1,358 @@
+/* Front end token_dt, sessions and the C interface. The program above defines the NC_ constants, `nc_stream`, `nc_item`,
+ * `nc_answer`, `nc_recount`, `nc_reset_states`, `nc_prefetch`, `nc_states` and `nc_labels`. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#define NC_LATEST ((int64_t)1 << 62)
+#define NC_HUGE_PAGE ((size_t)2 << 20)
+
+struct nc_session {
+    nc_stream stream;
+    const unsigned char *weights;
+    double tick_us;
+};
+
+typedef struct {
+    unsigned char magic[8];
+    unsigned char program[32];
+    uint64_t size;
+    unsigned char padding[16];
+} nc_weights_header;
+
+typedef struct {
+    unsigned char magic[8];
+    unsigned char program[32];
+} nc_snapshot_header;
+
+static const unsigned char nc_weights_magic[8] = {'N', 'C', 'W', 'E', 'I', 'G', 'H', '1'};
+static const unsigned char nc_snapshot_magic[8] = {'N', 'C', 'S', 'N', 'A', 'P', 'S', '1'};
+
+/* -- library ------------------------------------------------------------------------------------------------------ */
+
+uint32_t nc_abi_version(void) { return NC_ABI_VERSION; }
+
+const char *nc_message(int code) {
+    static const char *const sentences[] = {
+        "no error",
+        "an argument is null or out of range",
+        "the weights cannot be opened or read",
+        "the weights are damaged or belong to another library; export the model again",
+        "out of memory",
+        "a buffer has another size than nc_query tells",
+        "an event lies outside the model's sensor",
+        "an event is earlier than the one before it, or its time is impossible",
+        "an event has a token outside the model's vocabulary",
+        "a snapshot is damaged or was taken of another program",
+        "this processor lacks instructions that the library was compiled for",
+    };
+    return code <= 0 && code > -(int)(sizeof sentences / sizeof *sentences) ? sentences[-code] : "unknown error";
+}
+
+int nc_query(nc_info *info, size_t size_of_info) {
+    if (!info) return NC_ERROR_ARGUMENT;
+    if (size_of_info != sizeof *info) return NC_ERROR_SIZE;
+    memset(info, 0, sizeof *info);
+    info->abi = NC_ABI_VERSION;
+    info->classes = NC_CLASSES;
+    info->states = NC_STATES;
+    info->first_readout = NC_FIRST_READOUT;
+    info->width = NC_WIDTH;
+    info->height = NC_HEIGHT;
+    info->session_bytes = sizeof(nc_session);
+    info->snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream);
+    info->weights_bytes = NC_WEIGHTS_BYTES;
+    strncpy(info->name, NC_FAMILY, sizeof info->name - 1);
+    return NC_OK;
+}
+
+const char *nc_label(uint32_t number) { return number < NC_LABELS ? nc_labels[number] : NULL; }
+
+int nc_describe_state(uint32_t number, nc_state_info *info) {
+    if (!info || number >= NC_STATES) return NC_ERROR_ARGUMENT;
+    info->name = nc_states[number].name;
+    info->dtype = nc_states[number].dtype;
+    info->bytes = nc_states[number].bytes;
+    return NC_OK;
+}
+
+/* Whether this processor has what the code was compiled for. */
+static int nc_processor_fits(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    int fits = 1;
+#ifdef __SSE4_2__
+    fits &= __builtin_cpu_supports("sse4.2") != 0;
+#endif
+#ifdef __AVX2__
+    fits &= __builtin_cpu_supports("avx2") != 0;
+#endif
+#ifdef __FMA__
+    fits &= __builtin_cpu_supports("fma") != 0;
+#endif
+#ifdef __AVX512F__
+    fits &= __builtin_cpu_supports("avx512f") != 0;
+#endif
+#ifdef __AVX512VL__
+    fits &= __builtin_cpu_supports("avx512vl") != 0;
+#endif
+#ifdef __AVX512BW__
+    fits &= __builtin_cpu_supports("avx512bw") != 0;
+#endif
+#ifdef __AVX512VNNI__
+    fits &= __builtin_cpu_supports("avx512vnni") != 0;
+#endif
+    return fits;
+#else
+    return 1;
+#endif
+}
+
+/* -- models ------------------------------------------------------------------------------------------------------- */
+
+/* Huge pages where the system has them: a firing walks through megabytes of weights. */
+static unsigned char *nc_weights_memory(void) {
+    size_t size = (NC_WEIGHTS_BYTES + NC_HUGE_PAGE - 1) / NC_HUGE_PAGE * NC_HUGE_PAGE;
+    unsigned char *memory = aligned_alloc(NC_HUGE_PAGE, size);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (memory) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+static int nc_header_fits(const unsigned char *weights) {
+    nc_weights_header header;
+    memcpy(&header, weights, sizeof header);
+    return !memcmp(header.magic, nc_weights_magic, 8) && !memcmp(header.program, nc_program_id, 32) &&
+           header.size == NC_WEIGHTS_BYTES;
+}
+
+int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!weights) return NC_ERROR_ARGUMENT;
+    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+    if (size != NC_WEIGHTS_BYTES || !nc_header_fits(weights)) return NC_ERROR_WEIGHTS;
+    unsigned char *memory = nc_weights_memory();
+    if (!memory) return NC_ERROR_MEMORY;
+    memcpy(memory, weights, size);
+    *model = (nc_model *)memory;
+    return NC_OK;
+}
+
+int nc_model_open(const char *folder, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!folder) return NC_ERROR_ARGUMENT;
+    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/model.weights", folder);
+    if (length < 0 || (size_t)length >= sizeof path) return NC_ERROR_ARGUMENT;
+    FILE *file = fopen(path, "rb");
+    if (!file) return NC_ERROR_FILE;
+    unsigned char *memory = nc_weights_memory();
+    if (!memory) {
+        fclose(file);
+        return NC_ERROR_MEMORY;
+    }
+    size_t done = fread(memory, 1, NC_WEIGHTS_BYTES, file);
+    int more = fgetc(file) != EOF;
+    int failed = ferror(file);
+    fclose(file);
+    if (failed || more || done != NC_WEIGHTS_BYTES || !nc_header_fits(memory)) {
+        free(memory);
+        return failed ? NC_ERROR_FILE : NC_ERROR_WEIGHTS;
+    }
+    *model = (nc_model *)memory;
+    return NC_OK;
+}
+
+void nc_model_close(nc_model *model) { free(model); }
+
+/* -- sessions ----------------------------------------------------------------------------------------------------- */
+
+int nc_reset(nc_session *session) {
+    if (!session) return NC_ERROR_ARGUMENT;
+    memset(&session->stream, 0, sizeof session->stream);
+    nc_reset_states(&session->stream);
+    return NC_OK;
+}
+
+int nc_session_place(const nc_model *model, double tick_us, void *memory, size_t size, nc_session **session) {
+    if (!session) return NC_ERROR_ARGUMENT;
+    *session = NULL;
+    if (!model || !memory || (uintptr_t)memory % 64 || !(tick_us > 0 && isfinite(tick_us))) return NC_ERROR_ARGUMENT;
+    if (size < sizeof(nc_session)) return NC_ERROR_SIZE;
+    nc_session *made = memory;
+    made->weights = (const unsigned char *)model;
+    made->tick_us = tick_us;
+    nc_reset(made);
+    *session = made;
+    return NC_OK;
+}
+
+int nc_session_open(const nc_model *model, double tick_us, nc_session **session) {
+    if (!session) return NC_ERROR_ARGUMENT;
+    *session = NULL;
+    void *memory = aligned_alloc(64, (sizeof(nc_session) + 63) / 64 * 64);
+    if (!memory) return NC_ERROR_MEMORY;
+    int code = nc_session_place(model, tick_us, memory, sizeof(nc_session), session);
+    if (code) free(memory);
+    return code;
+}
+
+void nc_session_close(nc_session *session) { free(session); }
+
+/* -- events ------------------------------------------------------------------------------------------------------- */
+
+NC_INLINE int nc_check(int64_t last, int first, int64_t t, int32_t x, int32_t y) {
+    if ((uint32_t)x >= NC_WIDTH || (uint32_t)y >= NC_HEIGHT) return NC_ERROR_SENSOR;
+    if (t < -NC_LATEST || t > NC_LATEST || (!first && t < last)) return NC_ERROR_TIME;
+    return NC_OK;
+}
+
+NC_INLINE int64_t nc_token(int64_t x, int64_t y, int64_t p) {
+#if NC_RULE == 0
+    (void)y;
+    (void)p;
+    return x;
+#elif NC_RULE == 1
+    return x * y + (int64_t)NC_WIDTH * NC_HEIGHT * p;
+#else
+    return x + NC_WIDTH * y + (int64_t)NC_WIDTH * NC_HEIGHT * p;
+#endif
+}
+
+/* Takes a checked event; returns whether an item became complete and was processed. */
+NC_INLINE int nc_take(nc_session *session, int64_t t, int64_t token) {
+    nc_stream *s = &session->stream;
+    int first = s->position.events == 0;
+    int64_t gap = first ? 0 : t - s->position.last;
+    s->position.events++;
+    s->position.last = t;
+#if NC_GAP_AFTER
+    int64_t now = s->position.pending;
+    s->position.pending = token;
+    /* The row is needed when the next event arrives: by then it is in the cache. */
+    nc_prefetch(session->weights, token);
+    if (first) return 0;
+    token = now;
+#endif
+#ifdef NC_FIXED_DT
+    (void)gap;
+    float dt = (float)(NC_FIXED_DT / 1000);
+#else
+    float dt = (float)((double)gap * session->tick_us / 1000);
+#endif
+    s->position.elapsed += dt;
+    s->position.token = token;
+    s->position.dt = dt;
+    s->position.elapsed_item = (float)s->position.elapsed;
+    nc_item(s, session->weights);
+    s->position.items++;
+    return 1;
+}
+
+int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p) {
+    if (!session) return NC_ERROR_ARGUMENT;
+    const nc_stream *s = &session->stream;
+    int code = nc_check(s->position.last, s->position.events == 0, t, x, y);
+    if (code) return code;
+    int64_t token = nc_token(x, y, p != 0);
+    if (token >= NC_VOCABULARY) return NC_ERROR_TOKEN;
+    return nc_take(session, t, token);
+}
+
+int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
+                     const uint8_t *p) {
+    if (!session || (count && (!t || !x || !y || !p))) return NC_ERROR_ARGUMENT;
+    const nc_stream *s = &session->stream;
+    int64_t last = s->position.last;
+    for (size_t k = 0; k < count; k++) {
+        int code = nc_check(last, s->position.events == 0 && k == 0, t[k], x[k], y[k]);
+        if (!code && nc_token(x[k], y[k], p[k] != 0) >= NC_VOCABULARY) code = NC_ERROR_TOKEN;
+        if (code) return code;
+        last = t[k];
+    }
+    int64_t items = 0;
+    for (size_t k = 0; k < count; k++) {
+#if !NC_GAP_AFTER
+        if (k + 1 < count) nc_prefetch(session->weights, nc_token(x[k + 1], y[k + 1], p[k + 1] != 0));
+#endif
+        items += nc_take(session, t[k], nc_token(x[k], y[k], p[k] != 0));
+    }
+    return items;
+}
+
+int nc_readout(nc_session *session, float *logits, size_t count) {
+    if (!session || !logits) return NC_ERROR_ARGUMENT;
+    if (count != NC_CLASSES) return NC_ERROR_SIZE;
+    nc_answer(&session->stream, session->weights, logits);
+    return NC_OK;
+}
+
+/* -- state -------------------------------------------------------------------------------------------------------- */
+
+int nc_get_state(const nc_session *session, uint32_t number, void *data, size_t size) {
+    if (!session || !data || number >= NC_STATES) return NC_ERROR_ARGUMENT;
+    if (size != nc_states[number].bytes) return NC_ERROR_SIZE;
+    memcpy(data, (const char *)&session->stream + nc_states[number].offset, size);
+    return NC_OK;
+}
+
+int nc_set_state(nc_session *session, uint32_t number, const void *data, size_t size) {
+    if (!session || !data || number >= NC_STATES) return NC_ERROR_ARGUMENT;
+    if (size != nc_states[number].bytes) return NC_ERROR_SIZE;
+    memcpy((char *)&session->stream + nc_states[number].offset, data, size);
+    return NC_OK;
+}
+
+int nc_get_position(const nc_session *session, nc_position *position, size_t size_of_position) {
+    if (!session || !position) return NC_ERROR_ARGUMENT;
+    if (size_of_position != sizeof *position) return NC_ERROR_SIZE;
+    *position = session->stream.position;
+    return NC_OK;
+}
+
+/* Whether a session can continue from here: tokens index tables. */
+static int nc_position_fits(const nc_position *p) {
+    return p->events >= 0 && p->items >= 0 && p->items <= p->events && p->last >= -NC_LATEST && p->last <= NC_LATEST &&
+           p->pending >= 0 && p->pending < NC_VOCABULARY && p->token >= 0 && p->token < NC_VOCABULARY;
+}
+
+int nc_set_position(nc_session *session, const nc_position *position, size_t size_of_position) {
+    if (!session || !position) return NC_ERROR_ARGUMENT;
+    if (size_of_position != sizeof *position) return NC_ERROR_SIZE;
+    if (!nc_position_fits(position)) return NC_ERROR_SNAPSHOT;
+    session->stream.position = *position;
+    nc_recount(&session->stream);
+    return NC_OK;
+}
+
+int nc_snapshot(const nc_session *session, void *data, size_t size) {
+    if (!session || !data) return NC_ERROR_ARGUMENT;
+    if (size != sizeof(nc_snapshot_header) + sizeof(nc_stream)) return NC_ERROR_SIZE;
+    nc_snapshot_header header;
+    memcpy(header.magic, nc_snapshot_magic, sizeof header.magic);
+    memcpy(header.program, nc_program_id, sizeof header.program);
+    memcpy(data, &header, sizeof header);
+    memcpy((char *)data + sizeof header, &session->stream, sizeof session->stream);
+    return NC_OK;
+}
+
+int nc_restore(nc_session *session, const void *data, size_t size) {
+    if (!session || !data) return NC_ERROR_ARGUMENT;
+    if (size != sizeof(nc_snapshot_header) + sizeof(nc_stream)) return NC_ERROR_SIZE;
+    nc_snapshot_header header;
+    memcpy(&header, data, sizeof header);
+    if (memcmp(header.magic, nc_snapshot_magic, 8) || memcmp(header.program, nc_program_id, 32))
+        return NC_ERROR_SNAPSHOT;
+    nc_position position;
+    memcpy(&position, (const char *)data + sizeof header + offsetof(nc_stream, position), sizeof position);
+    if (!nc_position_fits(&position)) return NC_ERROR_SNAPSHOT;
+    memcpy(&session->stream, (const char *)data + sizeof header, sizeof session->stream);
+    nc_recount(&session->stream);
+    return NC_OK;
+}

@@ -1,0 +1,238 @@
+"""C of a nest: whole vectors along the last dimension, then the rest of the lanes; what does not vary comes before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, Load, Nest, Store
+from neurocompile.targets.cpu.memory import TYPES, Memory
+
+SCALAR = {
+    "neg": "-{0}",
+    "abs": "fabsf({0})",
+    "sqrt": "__builtin_sqrtf({0})",
+    "reciprocal": "1.0f / {0}",
+    "floor": "__builtin_floorf({0})",
+    "not": "!{0}",
+    "relu": "({0} > 0 || {0} != {0} ? {0} : 0)",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "max": "({0} > {1} || {0} != {0} ? {0} : {1})",
+    "min": "({0} < {1} || {0} != {0} ? {0} : {1})",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "equal": "{0} == {1}",
+    "and": "{0} && {1}",
+    "or": "{0} || {1}",
+    "select": "{0} ? {1} : {2}",
+}
+VECTOR = {
+    "neg": "-{0}",
+    "reciprocal": "1.0f / {0}",
+    "not": "~{0}",
+    "relu": "nc_max({0}, nc_splat(0))",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "equal": "{0} == {1}",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "cast": "nc_select({0}, nc_splat(1), nc_splat(0))",
+}
+FOLD_START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY"}
+FOLD_STEP = {"sum": "{0} + {1}", "max": "nc_max({0}, {1})", "min": "nc_min({0}, {1})"}
+
+
+def nest_code(nest: Nest, memory: Memory) -> list[str]:
+    """Lines of C for a nest."""
+    return _Writer(nest, memory).lines()
+
+
+def literal(value: float | int | bool, dtype: str) -> str:
+    """A C constant with exactly this value."""
+    if dtype != "float32":
+        return f"INT64_C({int(value)})" if dtype == "int64" else str(int(value))
+    number = float(np.float32(value))
+    if np.isnan(number):
+        return "NAN"
+    if np.isinf(number):
+        return "INFINITY" if number > 0 else "-INFINITY"
+    return f"{number.hex()}f" if number >= 0 else f"({number.hex()}f)"
+
+
+@dataclass
+class _Writer:
+    nest: Nest
+    memory: Memory
+    steady: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        written = {line.access.buffer for line in self.nest.body if not isinstance(line, Let)}
+        lets = [line for line in self.nest.body if isinstance(line, Let)]
+        for let in lets:
+            self.kinds[let.name] = _kind(let)
+            if _is_steady(let, self.steady, written):
+                self.steady.add(let.name)
+        before = [self.scalar(let, ("0",) * len(self.nest.shape)) for let in lets if let.name in self.steady]
+        vector = self.nest.shape and all(self.fits_vector(line) for line in self.nest.body)
+        return ["{", *(f"    {line}" for line in before + (self.vector_loop() if vector else self.scalar_loop())), "}"]
+
+    def fits_vector(self, line: Let | Store | Fold) -> bool:
+        if not isinstance(line, Let):
+            return line.access.buffer.dtype == "float32" and (isinstance(line, Fold) or line.access.strides[-1] != 0)
+        if line.name in self.steady:
+            return True
+        if isinstance(line.value, Load):
+            return self.kinds[line.name] == "float32"
+        return self.kinds[line.name] in ("float32", "bool")
+
+    # One element at a time.
+
+    def scalar_loop(self) -> list[str]:
+        indices = tuple(f"i{d}" for d in range(len(self.nest.shape)))
+        folds = [line for line in self.nest.body if isinstance(line, Fold)]
+        lines = [f"float fold_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(folds)]
+        for d, size in enumerate(self.nest.shape):
+            lines.append(f"for (ptrdiff_t i{d} = 0; i{d} < {size}; i{d}++)")
+        lines.append("{")
+        for line in self.nest.body:
+            if isinstance(line, Let):
+                if line.name not in self.steady:
+                    lines.append(f"    {self.scalar(line, indices)}")
+            elif isinstance(line, Store):
+                lines.append(f"    {self.memory.element(line.access, indices)} = {line.name};")
+            else:
+                k = folds.index(line)
+                step = SCALAR["add" if line.kind == "sum" else line.kind].format(f"fold_{k}", line.name)
+                lines.append(f"    fold_{k} = {step};")
+        lines.append("}")
+        zero = ("0",) * len(self.nest.shape)
+        return lines + [f"{self.memory.element(f.access, zero)} = fold_{k};" for k, f in enumerate(folds)]
+
+    def scalar(self, let: Let, indices: tuple[str, ...]) -> str:
+        value, kind = let.value, self.kinds[let.name]
+        ctype = "int" if kind == "bool" else TYPES[kind]
+        if isinstance(value, Constant):
+            text = literal(value.value, value.dtype)
+        elif isinstance(value, Load):
+            text = self.memory.element(value.access, indices)
+        elif value.operation == "cast":
+            text = f"({ctype}){value.operands[0]}" if kind != "bool" else f"{value.operands[0]} != 0"
+        elif value.operation in SCALAR and not (value.operation == "abs" and kind != "float32"):
+            text = SCALAR[value.operation].format(*value.operands)
+        elif value.operation == "abs":
+            text = f"({value.operands[0]} < 0 ? -{value.operands[0]} : {value.operands[0]})"
+        else:
+            text = f"nc_{value.operation}(nc_splat({value.operands[0]}))[0]"
+        return f"const {ctype} {let.name} = {text};"
+
+    # NC_LANES elements at a time.
+
+    def vector_loop(self) -> list[str]:
+        *outer, size = self.nest.shape
+        folds = [line for line in self.nest.body if isinstance(line, Fold)]
+        lines = [f"vf fold_{k} = nc_splat({FOLD_START[fold.kind]});" for k, fold in enumerate(folds)]
+        # The remaining lanes are combined by themselves, as the empty ones of a part are no neutral elements.
+        lines += [f"float rest_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(folds)]
+        for d, count in enumerate(outer):
+            lines.append(f"for (ptrdiff_t i{d} = 0; i{d} < {count}; i{d}++) {{")
+        lines.append(f"for (ptrdiff_t i = 0; i + NC_LANES <= {size}; i += NC_LANES) {{")
+        lines += self.vector_body("i", "NC_LANES", folds)
+        lines.append("}")
+        lines.append(f"if ({size} % NC_LANES) {{")
+        lines.append(f"    const ptrdiff_t i = {size} / NC_LANES * NC_LANES;")
+        lines += self.vector_body("i", f"({size} % NC_LANES)", folds)
+        lines.append("}")
+        lines += ["}"] * len(outer)
+        zero = ("0",) * len(self.nest.shape)
+        for k, fold in enumerate(folds):
+            combine = SCALAR["add" if fold.kind == "sum" else fold.kind]
+            if fold.kind == "sum":
+                lines.append(f"rest_{k} += nc_sum(fold_{k});")
+            else:
+                lines.append(f"for (int lane = 0; lane < NC_LANES; lane++) {{ const float one = fold_{k}[lane];")
+                lines.append(f"    rest_{k} = {combine.format(f'rest_{k}', 'one')}; }}")
+            lines.append(f"{self.memory.element(fold.access, zero)} = rest_{k};")
+        return lines
+
+    def vector_body(self, index: str, lanes: str, folds: list[Fold]) -> list[str]:
+        indices = (*(f"i{d}" for d in range(len(self.nest.shape) - 1)), index)
+        whole, lines = lanes == "NC_LANES", []
+        pairs: dict[str, str] = {}
+        for line in self.nest.body:
+            if isinstance(line, Store):
+                lines.append(self.store(line, indices, lanes))
+            elif isinstance(line, Fold):
+                k = folds.index(line)
+                name = self.operand(line.name)
+                if whole:
+                    lines.append(f"fold_{k} = {FOLD_STEP[line.kind].format(f'fold_{k}', name)};")
+                else:
+                    combine = SCALAR["add" if line.kind == "sum" else line.kind].format(f"rest_{k}", "one")
+                    lines.append(f"for (int lane = 0; lane < {lanes}; lane++) {{ const float one = {name}[lane];")
+                    lines.append(f"    rest_{k} = {combine}; }}")
+            elif line.name in self.steady:
+                continue
+            elif isinstance(line.value, Load):
+                lines.append(f"const vf {line.name} = {self.load(line.value.access, indices, lanes)};")
+            elif isinstance(line.value, Apply):
+                lines += self.apply(line.name, line.value, pairs)
+        return [f"    {line}" for line in lines]
+
+    def apply(self, name: str, value: Apply, pairs: dict[str, str]) -> list[str]:
+        operands = [self.operand(operand) for operand in value.operands]
+        kind = "vi" if value.dtype == "bool" else "vf"
+        if value.operation in ("sin", "cos"):
+            # Both come from one reduction of the angle.
+            source = operands[0]
+            lines: list[str] = []
+            if source not in pairs:
+                pairs[source] = name
+                lines = [f"vf sin_{name}, cos_{name};", f"nc_sincos({source}, &sin_{name}, &cos_{name});"]
+            return [*lines, f"const vf {name} = {value.operation}_{pairs[source]};"]
+        form = VECTOR.get(value.operation) or f"nc_{value.operation}({', '.join(operands)})"
+        return [f"const {kind} {name} = {form.format(*operands)};"]
+
+    def operand(self, name: str) -> str:
+        if name not in self.steady:
+            return name
+        return f"nc_splat_mask({name})" if self.kinds[name] == "bool" else f"nc_splat({name})"
+
+    def load(self, access: Access, indices: tuple[str, ...], lanes: str) -> str:
+        pointer, stride = self.memory.pointer(access, indices), access.strides[-1]
+        if stride == 0:
+            return f"nc_splat(*({pointer}))"
+        if stride != 1:
+            return f"nc_load_strided({pointer}, {stride}, {lanes})"
+        return f"nc_load({pointer})" if lanes == "NC_LANES" else f"nc_load_part({pointer}, {lanes})"
+
+    def store(self, line: Store, indices: tuple[str, ...], lanes: str) -> str:
+        pointer, name, stride = (
+            self.memory.pointer(line.access, indices),
+            self.operand(line.name),
+            line.access.strides[-1],
+        )
+        if stride != 1:
+            return f"nc_store_strided({pointer}, {stride}, {name}, {lanes});"
+        return f"nc_store({pointer}, {name});" if lanes == "NC_LANES" else f"nc_store_part({pointer}, {name}, {lanes});"
+
+
+def _kind(let: Let) -> str:
+    return let.value.access.buffer.dtype if isinstance(let.value, Load) else let.value.dtype
+
+
+def _is_steady(let: Let, steady: set[str], written: set) -> bool:
+    value = let.value
+    if isinstance(value, Constant):
+        return True
+    if isinstance(value, Apply):
+        return all(name in steady for name in value.operands)
+    return not any(value.access.strides) and value.access.buffer not in written

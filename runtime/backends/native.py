@@ -1,0 +1,272 @@
+"""Backend `cpu`: the library generated for one program, through ctypes; numpy and the standard library suffice."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.errors import InternalError, UserError
+from runtime.events.container import Events
+from runtime.front_ends import front_end
+from runtime.program import ProgramSpec
+from runtime.schedule import counts
+from runtime.session import Session
+
+WEIGHTS = "model.weights"
+LIBRARIES = ("libmodel.so", "libmodel.dylib", "libmodel.dll")
+ABI = 1
+# Codes by which the library refuses an event; the front end written in numpy has the sentences.
+REFUSED = (-6, -7, -8)
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("classes", ctypes.c_uint32),
+        ("states", ctypes.c_uint32),
+        ("first_readout", ctypes.c_uint32),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("session_bytes", ctypes.c_uint64),
+        ("snapshot_bytes", ctypes.c_uint64),
+        ("weights_bytes", ctypes.c_uint64),
+        ("name", ctypes.c_char * 64),
+    )
+
+
+class _StateInfo(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("dtype", ctypes.c_char_p), ("bytes", ctypes.c_uint64))
+
+
+class _Position(ctypes.Structure):
+    _fields_ = (
+        ("events", ctypes.c_int64),
+        ("last", ctypes.c_int64),
+        ("pending", ctypes.c_int64),
+        ("items", ctypes.c_int64),
+        ("token", ctypes.c_int64),
+        ("elapsed", ctypes.c_double),
+        ("dt", ctypes.c_float),
+        ("elapsed_item", ctypes.c_float),
+    )
+
+
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "nc_query": (ctypes.POINTER(_Info), ctypes.c_size_t),
+    "nc_describe_state": (ctypes.c_uint32, ctypes.POINTER(_StateInfo)),
+    "nc_model_from_memory": (ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)),
+    "nc_session_open": (ctypes.c_void_p, ctypes.c_double, ctypes.POINTER(ctypes.c_void_p)),
+    "nc_reset": (ctypes.c_void_p,),
+    "nc_push": (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
+    "nc_push_many": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
+    "nc_readout": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
+    "nc_get_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
+    "nc_set_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
+    "nc_get_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
+    "nc_set_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
+}
+
+
+class NativeModel:
+    """A library and its weights; any number of sessions share it.
+
+    Args:
+        spec: The program's tables, which must be those that the library was generated from.
+        library: Path of the shared library.
+        weights: The bytes of `model.weights`.
+
+    Raises:
+        UserError: If the library cannot run here or does not belong to the weights or the tables.
+    """
+
+    def __init__(self, spec: ProgramSpec, library: Path, weights: bytes) -> None:
+        try:
+            self.library = ctypes.CDLL(str(library.resolve()))
+            for name, arguments in _SIGNATURES.items():
+                getattr(self.library, name).argtypes = arguments
+        except (OSError, AttributeError) as error:
+            raise UserError(f"{library} cannot be loaded on this machine ({error}); export for this machine") from error
+        self.library.nc_push_many.restype = ctypes.c_int64
+        self.library.nc_message.restype = ctypes.c_char_p
+        self.library.nc_model_close.argtypes = (ctypes.c_void_p,)
+        self.library.nc_session_close.argtypes = (ctypes.c_void_p,)
+        self.handle = ctypes.c_void_p()
+        self.info = _Info()
+        self.check(self.library.nc_query(ctypes.byref(self.info), ctypes.sizeof(_Info)), str(library))
+        if self.info.abi != ABI:
+            raise UserError(
+                f"{library} speaks version {self.info.abi} of the C interface, this runtime version {ABI}; export again"
+            )
+        if self._states() != [(s.name, s.dtype, s.size * np.dtype(s.dtype).itemsize) for s in spec.states]:
+            raise UserError(f"{library} was generated from another program than the manifest's; export the model again")
+        code = self.library.nc_model_from_memory(weights, len(weights), ctypes.byref(self.handle))
+        self.check(code, str(library))
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.library.nc_model_close(self.handle)
+
+    def check(self, code: int, where: str) -> None:
+        """Raises `UserError` for an error code."""
+        if code < 0:
+            raise UserError(f"{where}: {self.library.nc_message(code).decode()}")
+
+    def _states(self) -> list[tuple[str, str, int]]:
+        found, one = [], _StateInfo()
+        for number in range(self.info.states):
+            self.check(self.library.nc_describe_state(number, ctypes.byref(one)), "state")
+            found.append((one.name.decode(), one.dtype.decode(), int(one.bytes)))
+        return found
+
+
+class NativeSession(Session):
+    """A stream in a compiled library; see `Session`.
+
+    The library checks events itself. When it refuses one, the front end in numpy is asked for the reason, so that every
+    backend says the same sentence.
+    """
+
+    def __init__(self, spec: ProgramSpec, model: NativeModel, *, tick_us: float = 1.0) -> None:
+        self.spec = spec
+        self._model, self._tick_us = model, tick_us
+        self._handle = ctypes.c_void_p()
+        model.check(model.library.nc_session_open(model.handle, tick_us, ctypes.byref(self._handle)), "session")
+        self._push = model.library.nc_push
+        self._numbers = {state.name: number for number, state in enumerate(spec.states)}
+        self._logits = np.zeros(spec.readout.outputs[0].shape, np.float32)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._model.library.nc_session_close(self._handle)
+
+    @property
+    def items(self) -> int:  # type: ignore[override]
+        """Items processed since the last `reset`."""
+        return self._position().items
+
+    def reset(self) -> None:
+        """See `Session.reset`."""
+        self._check(self._model.library.nc_reset(self._handle))
+
+    def push(self, events: Events) -> int:
+        """See `Session.push`."""
+        kinds = ((events.t, np.int64), (events.x, np.uint16), (events.y, np.uint16), (events.p, np.bool_))
+        columns = [np.ascontiguousarray(column, kind) for column, kind in kinds]
+        pointers = [column.ctypes.data for column in columns]
+        made = self._model.library.nc_push_many(self._handle, len(events), *pointers)
+        if made in REFUSED:
+            self._front_end().push(events)
+        self._check(made)
+        return made
+
+    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
+        """See `Session.push_event`."""
+        try:
+            made = self._push(self._handle, t, x, y, p)
+        except ctypes.ArgumentError:
+            t, x, y, p = int(t), int(x), int(y), bool(p)
+            made = self._push(self._handle, t, x, y, p)
+        if made < 0 or not -(1 << 31) <= x < 1 << 31 or not -(1 << 31) <= y < 1 << 31:
+            self._front_end().push_event(t, x, y, p)
+            self._check(made)
+        return made
+
+    def readout(self) -> np.ndarray:
+        """See `Session.readout`."""
+        self._check(self._model.library.nc_readout(self._handle, self._logits.ctypes.data, self._logits.size))
+        return self._logits.copy()
+
+    def state(self, name: str) -> np.ndarray:
+        """See `Session.state`."""
+        spec = self.spec.state(name)
+        value = np.empty(spec.shape, spec.dtype)
+        number = self._numbers[name]
+        self._check(self._model.library.nc_get_state(self._handle, number, value.ctypes.data, value.nbytes))
+        return value
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `Session.snapshot`."""
+        now = self._position()
+        values = {"token": now.token, "dt": now.dt, "elapsed": now.elapsed_item}
+        return {
+            "front_end": {"events": now.events, "last": now.last, "pending": now.pending, "elapsed": now.elapsed},
+            "counts": counts(self.spec, now.items),
+            "items": {item.name: np.asarray(values[item.name], item.dtype) for item in self.spec.items},
+            "states": {state.name: self.state(state.name) for state in self.spec.states},
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """See `Session.restore`."""
+        try:
+            front, items, values = snapshot["front_end"], int(snapshot["counts"][-1]), snapshot["items"]
+            fits = (
+                {name: (value.shape, value.dtype.name) for name, value in snapshot["states"].items()}
+                == {state.name: (state.shape, state.dtype) for state in self.spec.states}
+                and set(values) == {item.name for item in self.spec.items}
+                and list(snapshot["counts"]) == counts(self.spec, items)
+            )
+            position = _Position(
+                int(front["events"]),
+                int(front["last"]),
+                int(front["pending"]),
+                items,
+                int(values["token"]),
+                float(front["elapsed"]),
+                float(values["dt"]),
+                float(values["elapsed"]),
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            fits = False
+        library = self._model.library
+        if not fits or library.nc_set_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)) < 0:
+            raise UserError("this snapshot was taken of another program; restore it into a session of the same bundle")
+        for name, value in snapshot["states"].items():
+            data = np.ascontiguousarray(value)
+            self._check(library.nc_set_state(self._handle, self._numbers[name], data.ctypes.data, data.nbytes))
+
+    def _position(self) -> _Position:
+        position = _Position()
+        library = self._model.library
+        self._check(library.nc_get_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)))
+        return position
+
+    def _front_end(self) -> Any:
+        """The front end in numpy, where this stream is."""
+        stream = front_end(self.spec.front_end).open(self._tick_us)
+        stream.restore(self.snapshot()["front_end"])
+        return stream
+
+    def _check(self, code: int) -> None:
+        if code < 0:
+            raise InternalError(f"the compiled library refuses a call: {self._model.library.nc_message(code).decode()}")
+
+
+_MODELS: WeakValueDictionary[tuple[str, str], NativeModel] = WeakValueDictionary()
+
+
+def open_native(bundle: Bundle, *, tick_us: float = 1.0) -> NativeSession:
+    """A session of a bundle of backend `cpu`; sessions of the same bundle share its weights.
+
+    Args:
+        bundle: The opened bundle.
+        tick_us: Length of one tick of the events' times in microseconds.
+
+    Raises:
+        UserError: If the library is not for this machine or a file was changed.
+    """
+    name = next((name for name in LIBRARIES if name in bundle.manifest["files"]), None)
+    if name is None:
+        raise UserError(f"{bundle.root} holds no compiled library ({', '.join(LIBRARIES)}); export the model again")
+    key = (str((bundle.root / name).resolve()), bundle.manifest["files"][name]["sha256"])
+    model = _MODELS.get(key)
+    if model is None:
+        bundle.read(name)
+        model = NativeModel(bundle.program, bundle.root / name, bundle.read(WEIGHTS))
+        _MODELS[key] = model
+    return NativeSession(bundle.program, model, tick_us=tick_us)
