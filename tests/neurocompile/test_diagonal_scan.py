@@ -56,9 +56,10 @@ def test_float32_stays_within_rounding(steps):
     against_reference(diagonal_scan, make_inputs(2, steps, 5, dtype=torch.float32), 5e-6)
 
 
-def test_long_blocks_are_used_for_large_data_and_agree(monkeypatch):
-    monkeypatch.setattr(blocked, "SMALL_ELEMENTS", 0)
-    for steps in (9, 31, 32, 33, 100, 1111):
+@pytest.mark.parametrize("size", [2, 3, 32])
+def test_blocks_of_any_size_agree(size, monkeypatch):
+    monkeypatch.setattr(blocked, "BLOCK_STEPS", size)
+    for steps in (1, 2, 9, 31, 32, 33, 100, 1111):
         against_reference(diagonal_scan, make_inputs(2, steps, 3), 1e-12)
 
 

@@ -17,11 +17,9 @@ from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
 
-DIRECT_STEPS = 8
-"""Sequences up to this long are walked step by step."""
-
-SMALL_ELEMENTS = 1 << 20
-"""Below this many elements the calls cost more than the arithmetic, so that short blocks and more levels win."""
+BLOCK_STEPS = 8
+"""Steps of a block, and of a sequence that is walked directly. Longer blocks mean more and shorter calls, which costs
+most where cores are shared, and put the rows that one call reads further apart."""
 
 
 def state_dtype(*inputs: Tensor) -> torch.dtype:
@@ -86,14 +84,13 @@ def _widen(*pairs: Pair) -> list[Pair]:
 def _scan_into(x: Pair, a: Pair, b: Pair, x0: Pair, *, backwards: bool = False) -> None:
     """Writes the states into `x`; `backwards` walks from the last step to the first and conjugates the decay."""
     batch, steps, width = b[0].shape
-    if steps <= DIRECT_STEPS:
+    if steps <= BLOCK_STEPS:
         for k in reversed(range(steps)) if backwards else range(steps):
             _step(_at(x, k), _at(a, k), x0, _at(b, k), backwards)
             x0 = _at(x, k)
         return
 
-    # Longer blocks are slower: rows of one sweep then lie far apart.
-    size = 8 if batch * steps * width < SMALL_ELEMENTS else 32
+    size = BLOCK_STEPS
     blocks = -(-steps // size)
     # Blocks are aligned with the end the walk starts from, so that only the one it reaches last may be short.
     # That one needs no summary: all others are full.
