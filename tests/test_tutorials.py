@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from runtime.open import SHIPPED
+
+shipped = pytest.mark.skipif(not SHIPPED.is_dir(), reason="this checkout is without the shipped model")
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
@@ -127,6 +131,45 @@ def test_train_and_deploy(page):
     assert abs(done.names["online"] - done.names["offline"]).max() < 1e-4 * abs(done.names["offline"]).max()
     assert len(done.names["events"]) == 3330
     assert_picture(done.folder / "answer.png")
+
+
+@shipped
+@pytest.mark.parametrize("page", ["online_inference.md"], indirect=True)
+def test_online_inference(page):
+    _, done = page
+    names = done.names
+    stream, logits, probabilities = names["stream"], np.array(names["logits"]), names["probabilities"]
+    assert logits.shape == probabilities.shape == (len(stream), 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+    assert probabilities[-1].argmax() == names["label"]
+    assert_picture(done.folder / "probabilities.png")
+    # The bias until the first complete group, and something else from then on.
+    first = names["bundle"].program.first_readout
+    assert (logits[: first - 1] == logits[0]).all()
+    assert (logits[first - 1] != logits[0]).all()
+    # Steps only where a group of groups is complete.
+    steps = np.argsort(abs(np.diff(logits, axis=0)).max(axis=1))[-20:]
+    assert ((steps + 2) % first == 0).all()
+    assert names["difference"] < 1e-5
+    assert names["switches"] > 1000
+    assert len({answer.tobytes() for answer in names["interleaved"]}) == 3
+    answered = [int(answer.argmax()) for answer in names["interleaved"]]
+    assert sum(answer == truth for answer, (truth, _) in zip(answered, names["cameras"], strict=True)) >= 2
+    figures = names["report"]["modes"]["event and answer"]
+    assert figures["events"] == 5000
+    assert 0 < figures["p50_us"] <= figures["max_us"]
+    assert names["report"]["bundle"] == str(SHIPPED)
+
+
+@shipped
+def test_the_program_on_the_front_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.neuro").symlink_to(SHIPPED, target_is_directory=True)
+    (source,) = [content for kind, content, _ in blocks((ROOT / "README.md").read_text()) if kind == "python"]
+    names: dict[str, Any] = {"events": [(1000 * k, k % 34, 5, k % 2 == 0) for k in range(100)]}
+    exec(source, names)
+    assert names["session"].items == 100
+    assert names["logits"].shape == (10,)
 
 
 @pytest.mark.parametrize(
