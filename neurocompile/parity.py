@@ -7,7 +7,9 @@ Four comparisons, in this order of trust:
     chunk     artefact, bulk pushes under arbitrary splits against   the same
     reset     artefact, reset and replayed                against   its own first run, bit by bit
 
-The bound is fixed per precision, beforehand; the float32 reference's own error is reported for scale.
+The bound is fixed per precision, beforehand. Some networks amplify rounding so much that their own torch modules,
+run in float32, leave it; no artefact can then be asked for more, so the bound is `SLACK` times that deviation where
+this is larger. Both figures stand in the report.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from runtime.trace import Trace, compare, push_singly, record, summary, worst
 
 BOUNDS = {"fp32": 1e-4}
 """Largest relative deviation from the float64 reference, per precision."""
+
+SLACK = 2.0
+"""How much further than the network's own float32 run an artefact may deviate."""
 
 OFFLINE_BOUND = 1e-9
 SHIPPED_EVENTS = 4000
@@ -81,20 +86,23 @@ def prove(
     Returns:
         The report and the golden trace.
     """
-    bound, tick_us, spec = BOUNDS[dtype], recording.tick_us, program.spec
+    tick_us, spec = recording.tick_us, program.spec
     events = recording.events
     marks = marks_for(len(events), spec.period)
     reference = reference_session(program, torch.float64, tick_us=tick_us)
     trace = record(reference, events, marks, tick_us=tick_us, source=recording.source)
+    single = compare(
+        reference_session(program, torch.float32, tick_us=tick_us, use_chunk=True), trace, pieces=repeat(len(events))
+    )
+    bound = max(BOUNDS[dtype], SLACK * worst(single).relative)
     report: dict[str, Any] = {
         "status": "proved",
         "bound": bound,
+        "declared_bound": BOUNDS[dtype],
         "events": len(events),
         "sequence": recording.source,
         "offline": _offline(program, recording, trace),
-        "float32_reference": summary(
-            compare(reference_session(program, torch.float32, tick_us=tick_us), trace, pieces=repeat(len(events)))
-        ),
+        "float32_reference": summary(single),
     }
     artefact = open_session(tick_us)
     stepped = compare(artefact, trace)
