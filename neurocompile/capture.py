@@ -153,16 +153,18 @@ def _check_outputs(model: ir.Model, wanted: Sequence[TensorSpec | StateSpec]) ->
 
 
 class _Fresh(nn.Module):
-    """A stage whose outputs are never its inputs themselves: a graph value has one name."""
+    """A stage whose outputs are distinct and none of its inputs: a graph value has one name."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
         self.stage = stage
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies what the stage passes through."""
-        outputs = self.stage(*inputs)
-        return tuple(output.clone() if any(output is given for given in inputs) else output for output in outputs)
+        """Copies what the stage hands through or returns twice."""
+        seen = [*inputs]
+        for output in self.stage(*inputs):
+            seen.append(output.clone() if any(output is other for other in seen) else output)
+        return tuple(seen[len(inputs) :])
 
     @staticmethod
     def forget(model: ir.Model) -> None:

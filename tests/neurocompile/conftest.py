@@ -1,15 +1,39 @@
-"""Graphs by hand, and running them: what the tests of capture and passes share."""
+"""What the compiler's tests share: graphs by hand and running them; event-ssm's programs, captured once each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 
+from models.event_ssm import EventSSM, EventSSMConfig
+from neurocompile.capture import capture
+from neurocompile.graph_program import GraphProgram
+from neurocompile.passes import run_passes
+from neurocompile.program import StreamProgram
+from runtime.backends.ort import OrtExecutor
+from runtime.events import Events
+from runtime.front_ends import TokenDt
+from runtime.session import ScheduledSession
+
+STRIDE_ONE = EventSSMConfig(
+    num_embeddings=20,
+    num_classes=5,
+    d_model=8,
+    d_ssm=8,
+    ssm_block_size=4,
+    num_stages=2,
+    num_layers_per_stage=2,
+    discretization="zoh",
+    prenorm=False,
+    state_expansion_factor=2,
+)
 Arrays = dict[str, np.ndarray]
 
 
@@ -51,3 +75,58 @@ def run() -> Callable[..., Arrays]:
 def kinds() -> Callable[[ir.Model], list[str]]:
     """The operators of a graph, in order."""
     return lambda model: [node.op_type for node in model.graph]
+
+
+@pytest.fixture(scope="session")
+def program(event_ssm_case) -> Callable[..., StreamProgram]:
+    """The stream program of a golden case of event-ssm, or of `stride_one`, which does not pool."""
+
+    @cache
+    def load(name: str, dt: str = "next") -> StreamProgram:
+        if name == "stride_one":
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = EventSSM(STRIDE_ONE).eval()
+        else:
+            model = event_ssm_case(name).model()
+        vocabulary = model.config.num_embeddings
+        return model.stream_program(TokenDt("channel", vocabulary, 1, dt, vocabulary), ())
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def captured(program) -> Callable[[str], GraphProgram]:
+    """The same, captured; before the passes."""
+    return cache(lambda name: capture(program(name)))
+
+
+@pytest.fixture(scope="session")
+def compiled(captured) -> Callable[[str], GraphProgram]:
+    """The same after the passes."""
+    return cache(lambda name: run_passes(captured(name))[0])
+
+
+@pytest.fixture(scope="session")
+def open_onnx() -> Callable[..., ScheduledSession]:
+    """Opens a session of a captured program in ONNX Runtime."""
+
+    def start(graphs: GraphProgram, use_chunk: bool = False) -> ScheduledSession:
+        return ScheduledSession(graphs.spec, OrtExecutor(graphs.spec, graphs.serialised()), use_chunk=use_chunk)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def stream() -> Callable[..., Events]:
+    """Random events over a program's whole vocabulary: long pauses, bursts, runs of equal time stamps."""
+
+    def make(program: StreamProgram | GraphProgram, count: int, seed: int = 0) -> Events:
+        rng = np.random.default_rng(seed)
+        gaps = rng.choice([0, 0, 1, 17, 250, 1000, 9000], count)
+        begin = int(rng.integers(0, count))
+        gaps[begin : begin + 40] = 0
+        t = 10_000_000 + np.cumsum(gaps)
+        return Events(t, rng.integers(0, program.spec.front_end["width"], count), np.zeros(count), np.zeros(count))
+
+    return make
