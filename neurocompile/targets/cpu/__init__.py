@@ -12,7 +12,8 @@ from neurocompile.lowering import LoopProgram, lower
 from neurocompile.targets import Artefact, Availability, TargetSpec
 from neurocompile.targets.cpu.compiler import INSTALL, Compiler, find_compiler, system_compiler, zig_compiler
 from neurocompile.targets.cpu.devices import flags_of, shape_of
-from neurocompile.targets.cpu.layout import Weights, identity, lay_out
+from neurocompile.targets.cpu.formats import FORMATS, Format
+from neurocompile.targets.cpu.layout import identity, lay_out
 from neurocompile.targets.cpu.product_code import Shape
 from neurocompile.targets.cpu.program_code import program_code
 from runtime.program import ProgramSpec
@@ -26,7 +27,7 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
 
     Args:
         program: The program after the passes.
-        target: `cpu-fp32` with any device.
+        target: `cpu-fp32`, `cpu-bf16` or `cpu-int8` with any device.
 
     Returns:
         The library, its weights, the C source and header, and an example program.
@@ -38,8 +39,7 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
     compiler = find_compiler()
     shape = shape_of(compiler, flags)
     loops = lower(program)
-    weights = lay_out(loops, shape.widest)
-    source, sealed = generate(program.spec, loops, weights, shape)
+    source, sealed = generate(program.spec, loops, shape, FORMATS[target.dtype])
     library = compile_library(source, compiler, flags)
     files = {
         f"libmodel.{SUFFIX}": library,
@@ -51,19 +51,20 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
     return Artefact(files, {}, _report(program, loops, compiler, flags, files))
 
 
-def generate(spec: ProgramSpec, loops: LoopProgram, weights: Weights, shape: Shape) -> tuple[str, bytes]:
+def generate(spec: ProgramSpec, loops: LoopProgram, shape: Shape, form: Format) -> tuple[str, bytes]:
     """The library's source in one file, and the weights that belong to it.
 
     Args:
         spec: The tables.
         loops: The loops.
-        weights: Their layout.
         shape: How matrices are cut.
+        form: How matrices and tables are kept.
 
     Returns:
         (C text, bytes of `model.weights`).
     """
-    body = program_code(spec, loops, weights, shape)
+    weights = lay_out(loops, shape.widest, form)
+    body = program_code(spec, loops, weights, shape, form)
     who = identity(body.encode(), weights.data)
     bytes_of_identity = ", ".join(str(byte) for byte in who)
     parts = [

@@ -60,7 +60,7 @@ class Compiler:
 
     def library(self, source: Path, output: Path, flags: tuple[str, ...]) -> None:
         """Compiles one file into a shared library."""
-        self.run(*FLAGS, *flags, str(source), "-o", str(output), "-lm")
+        self.run(*FLAGS, *flags, f"-Wl,-soname,{output.name}", str(source), "-o", str(output), "-lm")
 
 
 @lru_cache(maxsize=1)

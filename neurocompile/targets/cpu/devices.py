@@ -29,7 +29,7 @@ def shape_of(compiler: Compiler, flags: tuple[str, ...]) -> Shape:
     """How to cut matrices for what the flags allow: a panel fills the registers, less a few for x and weights."""
     macros = compiler.macros(flags)
     if "__AVX512F__" in macros:
-        return Shape(lanes=16, widest=128, ahead=1024)
+        return Shape(lanes=16, widest=128)
     if "__AVX__" in macros:
-        return Shape(lanes=8, widest=64, ahead=512)
-    return Shape(lanes=4, widest=32 if "__x86_64__" in macros else 64, ahead=256)
+        return Shape(lanes=8, widest=64)
+    return Shape(lanes=4, widest=32 if "__x86_64__" in macros else 64)

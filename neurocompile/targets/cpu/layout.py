@@ -1,7 +1,6 @@
-"""Where things lie: names in C, the weights file, packed matrices and tables.
+"""Where things lie: names in C, the weights file, matrices in panels, tables in rows.
 
-A matrix (K, N) is cut into panels of neighbouring outputs. A panel holds, for every input k, the weights of its outputs
-one behind the other, so that one step of the product is one contiguous load; the last panel is padded with zeros. Table
+A matrix (K, N) is cut into panels of neighbouring outputs, see `formats`; the last panel is padded with zeros. Table
 rows are padded to whole cache lines. Everything begins on a cache line.
 """
 
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurocompile.lowering.loops import LoopProgram, MatVec, Statement, accesses
+from neurocompile.targets.cpu.formats import Format, quantise, to_bf16
 from runtime.errors import InternalError
 
 LINE = 64
@@ -21,6 +21,7 @@ HEADER = 64
 MAGIC = b"NCWEIGH1"
 GRAIN = 16
 """Outputs that a panel's width is a multiple of: the widest vector of any processor."""
+ITEM_BYTES = {"float32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,28 @@ class Panel:
         outputs: Number of outputs.
         width: The same, padded.
         offset: Bytes from the matrix' beginning.
+        scales: For 8-bit weights: bytes from the matrix' beginning to the scales, one float per padded output.
     """
 
     begin: int
     outputs: int
     width: int
     offset: int
+    scales: int
 
 
-def panels(inputs: int, outputs: int, widest: int, item: int = 4) -> list[Panel]:
-    """Cuts a matrix into panels of about equal width, at most `widest` outputs each."""
-    count = -(-outputs // widest)
-    width = _rounded(-(-outputs // count))
-    result, offset = [], 0
-    for begin in range(0, outputs, width):
-        size = min(width, outputs - begin)
-        padded = _rounded(size)
-        result.append(Panel(begin, size, padded, offset))
-        offset += padded * inputs * item
+def panels(product: MatVec, widest: int, form: Format) -> list[Panel]:
+    """Cuts a product's matrix into panels of about equal width, at most `widest` outputs each."""
+    count = -(-product.outputs // widest)
+    width = _rounded(-(-product.outputs // count))
+    step = form.steps([length for _, length in product.pieces]) * form.step_bytes
+    scales = sum(_rounded(min(width, product.outputs - b)) for b in range(0, product.outputs, width)) * step
+    result, offset, done = [], 0, 0
+    for begin in range(0, product.outputs, width):
+        size = min(width, product.outputs - begin)
+        result.append(Panel(begin, size, _rounded(size), offset, scales + 4 * done))
+        offset += _rounded(size) * step
+        done += _rounded(size)
     return result
 
 
@@ -57,20 +62,24 @@ def _rounded(outputs: int) -> int:
     return -(-outputs // GRAIN) * GRAIN
 
 
-def pack(matrix: np.ndarray, widest: int) -> bytes:
-    """The bytes of a (K, N) float32 matrix, panel by panel."""
-    inputs, outputs = matrix.shape
-    parts = []
-    for panel in panels(inputs, outputs, widest):
-        block = np.zeros((inputs, panel.width), np.float32)
-        block[:, : panel.outputs] = matrix[:, panel.begin : panel.begin + panel.outputs]
-        parts.append(block.tobytes())
-    return b"".join(parts)
+def pack(product: MatVec, matrix: np.ndarray, widest: int, form: Format) -> bytes:
+    """The bytes of a (K, N) float32 matrix, panel by panel, and its scales if it has any."""
+    pieces = [length for _, length in product.pieces]
+    numbers, scales = quantise(matrix) if form.name == "int8" else (matrix, None)
+    parts, padded_scales = [], []
+    for panel in panels(product, widest, form):
+        own = slice(panel.begin, panel.begin + panel.outputs)
+        block = np.zeros((product.inputs, panel.width), numbers.dtype)
+        block[:, : panel.outputs] = numbers[:, own]
+        parts.append(form.pack(block, pieces))
+        if scales is not None:
+            padded_scales.append(np.pad(scales[own], (0, panel.width - panel.outputs)).tobytes())
+    return b"".join([*parts, *padded_scales])
 
 
-def row_stride(width: int, item: int = 4) -> int:
+def row_stride(width: int, storage: str) -> int:
     """Elements from one table row to the next, such that every row begins on a cache line."""
-    per_line = LINE // item
+    per_line = LINE // ITEM_BYTES[storage]
     return -(-width // per_line) * per_line
 
 
@@ -81,10 +90,12 @@ class Weights:
     Attributes:
         data: Its bytes; the program's identity in the header is filled in by `sealed`.
         offsets: Buffer name -> byte offset.
+        storage: Buffer name -> `bf16`, where it is not kept as declared.
     """
 
     data: bytes
     offsets: dict[str, int]
+    storage: dict[str, str]
 
     def sealed(self, identity: bytes) -> bytes:
         """The file with its header."""
@@ -92,43 +103,53 @@ class Weights:
         return header.ljust(HEADER, b"\0") + self.data[HEADER:]
 
 
-def lay_out(program: LoopProgram, widest: int) -> Weights:
+def lay_out(program: LoopProgram, widest: int, form: Format) -> Weights:
     """Lays out all constants in the order in which the stages use them, so that a firing reads forwards.
 
     Args:
         program: The loops.
         widest: Widest panel of a matrix.
+        form: How matrices and tables are kept.
 
     Returns:
         The weights.
     """
     kinds: dict[str, str] = {}
+    products: dict[str, MatVec] = {}
     for statement in (statement for stage in program.stages.values() for statement in stage.statements):
         for name, kind in _constants(statement):
             if kinds.setdefault(name, kind) != kind:
                 raise InternalError(f"constant {name} is used as {kinds[name]} and as {kind}")
-    parts, offsets, position = [bytes(HEADER)], {}, HEADER
+        if isinstance(statement, MatVec):
+            before = products.setdefault(statement.weight.name, statement)
+            if [length for _, length in before.pieces] != [length for _, length in statement.pieces]:
+                raise InternalError(f"matrix {statement.weight.name} is used with inputs in different pieces")
+    parts, offsets, storage, position = [bytes(HEADER)], {}, {}, HEADER
     # Tables last: they are large, and one row at a time is used.
     for name in sorted(kinds, key=lambda name: kinds[name] == "table"):
         array = program.weights[name]
         if kinds[name] == "matrix":
-            data = pack(array, widest)
-        elif kinds[name] == "table":
-            rows = array.reshape(array.shape[0], -1)
-            data = np.pad(rows, ((0, 0), (0, row_stride(rows.shape[1]) - rows.shape[1]))).tobytes()
+            data = pack(products[name], array, widest, form)
+        elif kinds[name] == "table" and array.dtype == np.float32:
+            storage[name] = form.table
+            data = _table(array.reshape(array.shape[0], -1), form.table)
         else:
             data = array.tobytes()
         data += bytes(-len(data) % LINE)
         parts.append(data)
         offsets[name] = position
         position += len(data)
-    return Weights(b"".join(parts), offsets)
+    return Weights(b"".join(parts), offsets, storage)
+
+
+def _table(rows: np.ndarray, storage: str) -> bytes:
+    padded = np.pad(rows, ((0, 0), (0, row_stride(rows.shape[1], storage) - rows.shape[1])))
+    return (to_bf16(padded) if storage == "bf16" else padded).tobytes()
 
 
 def _constants(statement: Statement) -> list[tuple[str, str]]:
-    found = [
-        (a.buffer.name, "table" if a.row else "vector") for a, _, _ in accesses(statement) if a.buffer.kind == "weight"
-    ]
+    constant = [access for access, _, _ in accesses(statement) if access.buffer.kind == "weight"]
+    found = [(access.buffer.name, "table" if access.row else "vector") for access in constant]
     return [(statement.weight.name, "matrix"), *found] if isinstance(statement, MatVec) else found
 
 

@@ -91,7 +91,9 @@ class _Writer:
         if line.name in self.steady:
             return True
         if isinstance(line.value, Load):
-            return self.kinds[line.name] == "float32"
+            access = line.value.access
+            plain = self.memory.storage(access.buffer) == "float32" or access.strides[-1] in (0, 1)
+            return self.kinds[line.name] == "float32" and plain
         return self.kinds[line.name] in ("float32", "bool")
 
     # One element at a time.
@@ -209,10 +211,11 @@ class _Writer:
     def load(self, access: Access, indices: tuple[str, ...], lanes: str) -> str:
         pointer, stride = self.memory.pointer(access, indices), access.strides[-1]
         if stride == 0:
-            return f"nc_splat(*({pointer}))"
+            return f"nc_splat({self.memory.element(access, indices)})"
         if stride != 1:
             return f"nc_load_strided({pointer}, {stride}, {lanes})"
-        return f"nc_load({pointer})" if lanes == "NC_LANES" else f"nc_load_part({pointer}, {lanes})"
+        name = "nc_load_bf16" if self.memory.storage(access.buffer) == "bf16" else "nc_load"
+        return f"{name}({pointer})" if lanes == "NC_LANES" else f"{name}_part({pointer}, {lanes})"
 
     def store(self, line: Store, indices: tuple[str, ...], lanes: str) -> str:
         pointer, name, stride = (

@@ -1,7 +1,8 @@
 """C of a matrix-vector product: a panel's outputs stay in registers while its weights stream by.
 
-Per input k, `vectors` multiply-adds of one broadcast x[k] with neighbouring weights. Narrow panels take several inputs
-at once into accumulators of their own, because a multiply-add takes about four cycles and two start in each.
+Per input k, a panel needs one multiply-add of the broadcast x[k] with neighbouring weights for each of its vectors.
+Narrow panels take several steps at once into accumulators of their own, because a multiply-add takes about four cycles
+and two start in each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neurocompile.lowering.loops import MatVec
-from neurocompile.targets.cpu.layout import GRAIN, panels
+from neurocompile.targets.cpu.formats import LARGEST_INPUT, LARGEST_WEIGHT, Format
+from neurocompile.targets.cpu.layout import panels
 from neurocompile.targets.cpu.memory import Memory
 
 IN_FLIGHT = 8
@@ -22,93 +24,110 @@ class Shape:
     Attributes:
         lanes: Floats in its vector.
         widest: Widest panel.
-        ahead: Bytes to prefetch ahead, 0 for none.
     """
 
     lanes: int
     widest: int
-    ahead: int
 
 
-def unroll(width: int, shape: Shape) -> int:
-    """Inputs that a panel of this width takes at once."""
-    vectors = max(width // shape.lanes, 1)
-    return max(1, IN_FLIGHT // vectors)
-
-
-def kernel(width: int, shape: Shape) -> list[str]:
-    """The function that adds Σ_k x[k] W[k, :] of one panel to its accumulators."""
-    vectors, steps = max(width // shape.lanes, 1), unroll(width, shape)
-    several = max(steps, 2)
-    names = [[f"a{u}_{v}" for v in range(vectors)] for u in range(steps)]
+def kernel(width: int, shape: Shape, form: Format) -> list[str]:
+    """The function that adds one piece's Σ_k x[k] W[k, :] to a panel's sums; it returns where it stopped reading."""
+    vectors = width // shape.lanes
+    rows = max(1, IN_FLIGHT // vectors)
+    several = max(rows, 2)
+    kind, inputs = ("vi", "const int32_t *x") if form.name == "int8" else ("vf", "const float *x")
+    names = [[f"a{u}_{v}" for v in range(vectors)] for u in range(rows)]
+    step = width * form.step_bytes
     lines = [
-        f"/* {width} outputs: {vectors} vectors, {steps} inputs in flight. */",
-        f"NC_INLINE const float *nc_panel_{width}(const float *w, const float *x, ptrdiff_t inputs, vf *sum) {{",
+        f"/* {width} outputs: {vectors} vectors, {rows} steps in flight. */",
+        f"NC_INLINE const unsigned char *nc_panel_{width}(",
+        f"    const unsigned char *w, {inputs}, ptrdiff_t steps, {kind} *sum) {{",
     ]
     for u, row in enumerate(names):
-        lines += [f"    vf {name} = {f'sum[{v}]' if u == 0 else '{0}'};" for v, name in enumerate(row)]
-    lines += ["    ptrdiff_t k = 0;", f"    for (; k + {several} <= inputs; k += {several}, w += {several * width}) {{"]
-    for u in range(several):
-        lines.append(f"        const vf x{u} = nc_splat(x[k + {u}]);")
-    for u in range(several):
-        lines += _prefetch(width, u, shape)
-        for v in range(vectors):
-            lines.append(f"        {names[u % steps][v]} += x{u} * nc_load(w + {u * width + v * shape.lanes});")
-    lines += ["    }", f"    for (; k < inputs; k++, w += {width}) {{", "        const vf x0 = nc_splat(x[k]);"]
-    lines += [f"        {names[0][v]} += x0 * nc_load(w + {v * shape.lanes});" for v in range(vectors)]
-    lines.append("    }")
+        lines += [f"    {kind} {name} = {f'sum[{v}]' if u == 0 else '{0}'};" for v, name in enumerate(row)]
+    lines += ["    ptrdiff_t k = 0;", f"    for (; k + {several} <= steps; k += {several}, w += {several * step}) {{"]
+    lines += [line for u in range(several) for line in _step(u, names[u % rows], u * step, shape, form)]
+    lines += ["    }", f"    for (; k < steps; k++, w += {step}) {{", *_step(0, names[0], 0, shape, form), "    }"]
     for v in range(vectors):
-        lines.append(f"    sum[{v}] = {' + '.join(names[u][v] for u in range(steps))};")
+        lines.append(f"    sum[{v}] = {' + '.join(names[u][v] for u in range(rows))};")
     return [*lines, "    return w;", "}"]
 
 
-def _prefetch(width: int, step: int, shape: Shape) -> list[str]:
-    if not shape.ahead:
-        return []
-    lines = range(step * width * 4, (step + 1) * width * 4, 64)
-    return [f"        __builtin_prefetch((const char *)w + {shape.ahead + line});" for line in lines]
+def _step(u: int, names: list[str], offset: int, shape: Shape, form: Format) -> list[str]:
+    """One step: all vectors of a panel."""
+    sums = [(name, f"w + {offset + v * shape.lanes * form.step_bytes}") for v, name in enumerate(names)]
+    if form.name == "int8":
+        first = [f"        const vi x{u} = nc_splat_int(x[k + {u}]);"]
+        return first + [f"        {a} = nc_dot_pairs({a}, nc_load_bytes({w}), x{u});" for a, w in sums]
+    if form.name == "bf16":
+        first = [f"        const vf x{u} = nc_splat(x[2 * (k + {u})]), y{u} = nc_splat(x[2 * (k + {u}) + 1]);"]
+        low = [f"        {a} += x{u} * (vf)(nc_load_words({w}) << 16);" for a, w in sums]
+        return first + low + [f"        {a} += y{u} * (vf)nc_load_words({w});" for a, w in sums]
+    first = [f"        const vf x{u} = nc_splat(x[k + {u}]);"]
+    return first + [f"        {a} += x{u} * nc_load((const float *)({w}));" for a, w in sums]
 
 
-def product_code(product: MatVec, memory: Memory, shape: Shape) -> list[str]:
+def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) -> list[str]:
     """Lines of C for a product; its panels have kernels."""
     offset = memory.weights.offsets[product.weight.name]
-    lines = []
-    for panel in panels(product.inputs, product.outputs, shape.widest):
-        vectors = max(panel.width // shape.lanes, 1)
-        lines += [
-            "{",
-            f"    vf sum[{vectors}] = {{0}};",
-            f"    const float *weights = (const float *)(w + {offset + panel.offset});",
-        ]
-        for access, length in product.pieces:
-            pointer = memory.pointer(access, ("0",))
-            if access.strides[0] not in (0, 1):
-                lines.append(f"    float strided[{length}];")
-                lines.append(f"    for (int k = 0; k < {length}; k++) strided[k] = {memory.element(access, ('k',))};")
-                pointer = "strided"
-            lines.append(f"    weights = nc_panel_{panel.width}(weights, {pointer}, {length}, sum);")
+    lines, pieces = _inputs(product, memory, form)
+    for panel in panels(product, shape.widest, form):
+        vectors = panel.width // shape.lanes
+        kind = "vi" if form.name == "int8" else "vf"
+        lines += ["{", f"    {kind} sum[{vectors}] = {{{{0}}}};"]
+        lines.append(f"    const unsigned char *weights = w + {offset + panel.offset};")
+        for pointer, length in pieces:
+            steps = -(-length // form.group)
+            lines.append(f"    weights = nc_panel_{panel.width}(weights, {pointer}, {steps}, sum);")
         lines.append("    (void)weights;")
         for v in range(vectors):
             count = min(shape.lanes, panel.outputs - v * shape.lanes)
             if count <= 0:
                 continue
+            result = f"sum[{v}]"
+            if form.name == "int8":
+                scales = f"nc_load((const float *)(w + {offset + panel.scales + 4 * v * shape.lanes}))"
+                result = f"__builtin_convertvector(sum[{v}], vf) * (scale * {scales})"
             target = memory.pointer(product.out, (str(panel.begin + v * shape.lanes),))
             stride = product.out.strides[0]
             if stride not in (0, 1):
-                lines.append(f"    nc_store_strided({target}, {stride}, sum[{v}], {count});")
+                lines.append(f"    nc_store_strided({target}, {stride}, {result}, {count});")
             elif count == shape.lanes:
-                lines.append(f"    nc_store({target}, sum[{v}]);")
+                lines.append(f"    nc_store({target}, {result});")
             else:
-                lines.append(f"    nc_store_part({target}, sum[{v}], {count});")
+                lines.append(f"    nc_store_part({target}, {result}, {count});")
         lines.append("}")
-    return lines
+    return ["{", *(f"    {line}" for line in lines), "}"]
 
 
-def widths(products: list[MatVec], shape: Shape) -> list[int]:
+def _inputs(product: MatVec, memory: Memory, form: Format) -> tuple[list[str], list[tuple[str, int]]]:
+    """Prepares x: pieces that lie apart, or that fill no whole step, are copied; 8-bit weights need whole numbers."""
+    lines, pieces = [], []
+    for number, (access, length) in enumerate(product.pieces):
+        pointer = memory.pointer(access, ("0",))
+        padded = -(-length // form.group) * form.group
+        copied = access.strides[0] not in (0, 1) or memory.storage(access.buffer) != "float32"
+        if copied or (padded != length and form.name == "bf16"):
+            lines.append(f"float piece_{number}[{padded}] = {{0}};")
+            element = memory.element(access, ("k",))
+            lines.append(f"for (ptrdiff_t k = 0; k < {length}; k++) piece_{number}[k] = {element};")
+            pointer = f"piece_{number}"
+        pieces.append((pointer, length))
+    if form.name != "int8":
+        return lines, pieces
+    largest = min(LARGEST_INPUT, (2**31 - 1) // (LARGEST_WEIGHT * product.inputs))
+    lines.append("float size = 0;")
+    lines += [f"size = nc_largest({pointer}, {length}, size);" for pointer, length in pieces]
+    lines.append(f"const float scale = size / {largest};")
+    lines.append(f"const float inverse = size > 0 ? {largest} / size : 0;")
+    whole = []
+    for number, (pointer, length) in enumerate(pieces):
+        lines.append(f"_Alignas(64) int32_t whole_{number}[{-(-length // 2)}];")
+        lines.append(f"nc_whole_numbers({pointer}, {length}, inverse, whole_{number});")
+        whole.append((f"whole_{number}", length))
+    return lines, whole
+
+
+def widths(products: list[MatVec], shape: Shape, form: Format) -> list[int]:
     """The panel widths that occur."""
-    return sorted({p.width for m in products for p in panels(m.inputs, m.outputs, shape.widest)})
-
-
-def fits(shape: Shape) -> bool:
-    """Whether panels are made of whole vectors."""
-    return GRAIN % shape.lanes == 0 and shape.widest % GRAIN == 0
+    return sorted({panel.width for product in products for panel in panels(product, shape.widest, form)})

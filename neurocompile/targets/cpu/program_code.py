@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from neurocompile.lowering.loops import LoopProgram, MatVec, StageLoops, accesses
-from neurocompile.targets.cpu.layout import Weights, identifier, row_stride
+from neurocompile.targets.cpu.formats import Format
+from neurocompile.targets.cpu.layout import ITEM_BYTES, Weights, identifier
 from neurocompile.targets.cpu.memory import ITEMS, TYPES, Memory, field_name
 from neurocompile.targets.cpu.nest_code import literal, nest_code
 from neurocompile.targets.cpu.product_code import Shape, kernel, product_code, widths
@@ -18,7 +19,7 @@ RULES = {"channel": 0, "product": 1, "linear": 2}
 LARGEST_LOCALS = 256 << 10
 
 
-def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shape: Shape) -> str:
+def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shape: Shape, form: Format) -> str:
     """C between the mathematics and the session code.
 
     Args:
@@ -26,6 +27,7 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
         program: The loops.
         weights: Their layout.
         shape: How matrices are cut.
+        form: How their numbers are kept.
 
     Returns:
         The text.
@@ -41,13 +43,13 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
     ]
     lines += _constants(spec, weights)
     lines += _stream(spec, program)
-    for width in widths(products, shape):
-        lines += [*kernel(width, shape), ""]
+    for width in widths(products, shape, form):
+        lines += [*kernel(width, shape, form), ""]
     for stage in program.stages.values():
-        lines += _stage(stage, memory, shape)
+        lines += _stage(stage, memory, shape, form)
     lines += _reset(spec)
     lines += _schedule(spec)
-    lines += _prefetch(program, weights)
+    lines += _prefetch(program, memory)
     return "\n".join(lines) + "\n"
 
 
@@ -90,7 +92,7 @@ def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:
     return [*lines, "};", ""]
 
 
-def _stage(stage: StageLoops, memory: Memory, shape: Shape) -> list[str]:
+def _stage(stage: StageLoops, memory: Memory, shape: Shape, form: Format) -> list[str]:
     size = sum(4 * buffer.size for buffer in stage.locals)
     if size > LARGEST_LOCALS:
         raise UserError(
@@ -101,7 +103,10 @@ def _stage(stage: StageLoops, memory: Memory, shape: Shape) -> list[str]:
     for buffer in stage.locals:
         lines.append(f"    _Alignas(64) {TYPES[buffer.dtype]} {identifier(buffer.name)}[{buffer.size}];")
     for statement in stage.statements:
-        code = product_code(statement, memory, shape) if isinstance(statement, MatVec) else nest_code(statement, memory)
+        if isinstance(statement, MatVec):
+            code = product_code(statement, memory, shape, form)
+        else:
+            code = nest_code(statement, memory)
         lines += [f"    {line}" for line in code]
     return [*lines, "}", ""]
 
@@ -162,17 +167,17 @@ def _fire(spec: ProgramSpec, number: dict[str, int], stage: StageSpec) -> list[s
     return lines + _followers(spec, number, stage.name)
 
 
-def _prefetch(program: LoopProgram, weights: Weights) -> list[str]:
+def _prefetch(program: LoopProgram, memory: Memory) -> list[str]:
     """Asks for the table rows of a token."""
     lines = ["NC_INLINE void nc_prefetch(const unsigned char *w, int64_t token) {", "    (void)w;", "    (void)token;"]
     tables = {
-        a.buffer.name: row_stride(a.row_stride)
+        a.buffer.name: memory.row_elements(a) * ITEM_BYTES.get(memory.storage(a.buffer), 8)
         for stage in program.stages.values()
         for statement in stage.statements
         for a, _, _ in accesses(statement)
         if a.row and ITEMS[a.row] == ITEMS["token"]
     }
     for name, stride in tables.items():
-        lines.append(f"    for (int byte = 0; byte < {4 * stride}; byte += 64)")
-        lines.append(f"        __builtin_prefetch(w + {weights.offsets[name]} + token * {4 * stride} + byte);")
+        lines.append(f"    for (int byte = 0; byte < {stride}; byte += 64)")
+        lines.append(f"        __builtin_prefetch(w + {memory.weights.offsets[name]} + token * {stride} + byte);")
     return [*lines, "}", ""]

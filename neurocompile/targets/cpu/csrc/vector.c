@@ -60,3 +60,92 @@ NC_INLINE float nc_sum(vf v) {
         for (int lane = 0; lane < half; lane++) part[lane] += part[lane + half];
     return part[0];
 }
+
+/* bfloat16: the upper half of a float. */
+NC_INLINE float nc_from_bf16(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+typedef uint16_t v_half __attribute__((vector_size(2 * NC_LANES)));
+NC_INLINE vf nc_load_bf16_part(const uint16_t *p, size_t r) {
+    v_half v = {0};
+    memcpy(&v, p, 2 * r);
+    return (vf)(__builtin_convertvector(v, vi) << 16);
+}
+NC_INLINE vf nc_load_bf16(const uint16_t *p) { return nc_load_bf16_part(p, NC_LANES); }
+
+/* Words of two bfloat16. */
+NC_INLINE vi nc_load_words(const unsigned char *p) {
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Products with 8-bit weights: pairs of them, widened to 16 bits, times pairs of 16-bit inputs, into 32-bit sums. */
+NC_INLINE vi nc_splat_int(int32_t x) { return x - (vi){0}; }
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512BW__) && NC_LANES == 16
+NC_INLINE vi nc_load_bytes(const unsigned char *p) {
+    return (vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+#if defined(__AVX512VNNI__)
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b); }
+#else
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+#endif
+#elif defined(__AVX2__) && NC_LANES == 8
+NC_INLINE vi nc_load_bytes(const unsigned char *p) {
+    return (vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+#elif defined(__SSE4_1__) && NC_LANES == 4
+NC_INLINE vi nc_load_bytes(const unsigned char *p) {
+    return (vi)_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p));
+}
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+#else
+typedef int8_t v_bytes __attribute__((vector_size(2 * NC_LANES)));
+typedef int16_t v_pairs __attribute__((vector_size(4 * NC_LANES)));
+NC_INLINE vi nc_load_bytes(const unsigned char *p) {
+    v_bytes v;
+    memcpy(&v, p, sizeof v);
+    return (vi)__builtin_convertvector(v, v_pairs);
+}
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
+    return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+}
+#endif
+
+/* The largest size of n numbers and of `size`, by their bits, which are ordered as whole numbers; NaN is above all. */
+NC_INLINE float nc_largest(const float *x, size_t n, float size) {
+    vi largest = (vi)nc_splat(size);
+    for (size_t k = 0; k < n; k += NC_LANES) {
+        vi bits = (vi)nc_abs(nc_load_part(x + k, n - k < NC_LANES ? n - k : NC_LANES));
+        vi above = bits > largest;
+        largest = (above & bits) | (~above & largest);
+    }
+    int32_t part[NC_LANES];
+    memcpy(part, &largest, sizeof part);
+    for (int half = NC_LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            part[lane] = part[lane] > part[lane + half] ? part[lane] : part[lane + half];
+    memcpy(&size, part, 4);
+    return size;
+}
+
+/* n numbers times `factor`, rounded to 16 bits, in pairs; an odd one out is paired with 0. */
+NC_INLINE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *pairs) {
+    typedef int16_t v_short __attribute__((vector_size(2 * NC_LANES)));
+    int16_t *out = (int16_t *)pairs;
+    for (size_t k = 0; k < n; k += NC_LANES) {
+        size_t count = n - k < NC_LANES ? n - k : NC_LANES;
+        vf scaled = (nc_load_part(x + k, count) * factor + 0x1.8p23f) - 0x1.8p23f;
+        v_short rounded = __builtin_convertvector(__builtin_convertvector(scaled, vi), v_short);
+        memcpy(out + k, &rounded, 2 * count);
+    }
+    if (n % 2) out[n] = 0;
+}
