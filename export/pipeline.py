@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,13 +13,17 @@ from typing import Any
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
 from neurocompile.capture import capture
-from neurocompile.parity import prove
+from neurocompile.parity import check_length, prove, shortest
 from neurocompile.passes import PASSES, run_passes
-from neurocompile.sequences import fit_to_sensor, shipped_sequence
-from neurocompile.targets import build, find_target
+from neurocompile.sequences import fit_to_sensor, shipped_sequence, without_folder
+from neurocompile.targets import build, find_target, require
 from runtime.bundle import TRACE, open_bundle
+from runtime.errors import UserError
+from runtime.events.checks import check_stream
 from runtime.events.container import Recording
+from runtime.front_ends import TokenDt
 from runtime.open import open_session
+from runtime.program import ProgramSpec
 
 DEFAULT_EVENTS = 4000
 FULL_EVENTS = 100_000
@@ -50,6 +54,7 @@ def export_model(
     config: Path | None = None,
     trust_pickle: bool = False,
     recording: Recording | None = None,
+    adapters: Sequence[Mapping[str, Any]] = (),
     full: bool = False,
     passes: tuple[str, ...] = tuple(PASSES),
     progress: Callable[[str], None] = lambda step: None,
@@ -63,7 +68,9 @@ def export_model(
         preset: See `open_checkpoint`.
         config: See `open_checkpoint`.
         trust_pickle: See `open_checkpoint`.
-        recording: The sequence for parity; a shipped recording by default, mapped onto the model's sensor if need be.
+        recording: The sequence for parity, of the model's sensor; shipped recordings by default, mapped onto that
+            sensor where it differs.
+        adapters: What was done to `recording`, for the report.
         full: Prove parity over 100 000 events.
         passes: Passes to run, in order.
         progress: Called with a word on every step.
@@ -72,16 +79,24 @@ def export_model(
         What was written.
 
     Raises:
-        UserError: If the checkpoint, target or output cannot be used; nothing is written then.
+        UserError: If the checkpoint, target, recording or output cannot be used; nothing is written then.
         GateError: If parity fails; no bundle is written.
     """
     spec = find_target(target)
-    name = model.name.split(".")[0] or model.stem
+    require(spec)
+    place = model.resolve()
+    name = place.name if place.is_dir() else place.stem
     output = output or Path(f"{name}.neuro")
     progress("open checkpoint")
     checkpoint = open_checkpoint(model, preset=preset, config=config, trust_pickle=trust_pickle)
+    if not hasattr(checkpoint.model, "stream_program"):
+        raise UserError(
+            f"{model} is of the family {checkpoint.family}, which has no event-by-event form yet, "
+            "so there is nothing to export; train or convert to a family that has one"
+        )
+    program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
+    sequence = _sequence(recording, FULL_EVENTS if full else DEFAULT_EVENTS, checkpoint.front_end, program.spec)
     with staging(output) as stage:
-        program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
         progress("capture stages")
         captured = capture(program)
         progress("run passes")
@@ -101,15 +116,21 @@ def export_model(
         stage.add(artefact.files)
         stage.write_manifest({**manifest, "parity": {"status": "not run: in the making"}})
         progress("prove parity")
-        sequence = fit_to_sensor(
-            recording or shipped_sequence(FULL_EVENTS if full else DEFAULT_EVENTS), checkpoint.front_end
-        )
         parity = prove(program, lambda tick: _session(stage, tick), sequence, spec.dtype)
         parity.require()
         stage.add({TRACE: parity.trace.to_bytes()})
-        manifest["parity"] = parity.report
+        manifest["parity"] = {**parity.report, "adapters": list(adapters)}
         stage.write_manifest(manifest)
     return Export(output, manifest, tuple(checkpoint.notes))
+
+
+def _sequence(recording: Recording | None, events: int, front_end: TokenDt, spec: ProgramSpec) -> Recording:
+    """What parity is proved on."""
+    if recording is None:
+        return fit_to_sensor(shipped_sequence(max(events, shortest(spec))), front_end)
+    check_stream(recording, width=front_end.width, height=front_end.height)
+    check_length(recording, spec)
+    return without_folder(recording)
 
 
 def _session(stage: Staging, tick_us: float) -> Any:
@@ -119,7 +140,7 @@ def _session(stage: Staging, tick_us: float) -> Any:
 def _model(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     table: dict[str, Any] = {
         "family": checkpoint.family,
-        "source": path.name,
+        "source": path.resolve().name,
         "config": asdict(checkpoint.config),
         "metadata": checkpoint.metadata,
         "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),

@@ -193,7 +193,7 @@ def _silence() -> Iterator[None]:
 @contextlib.contextmanager
 def _operators_parsed_once() -> Iterator[None]:
     """Lets the exporter keep its library of operators, which it parses anew (half a second) for every export."""
-    registry = getattr(_registration, "ONNXRegistry", None)
+    registry: Any = getattr(_registration, "ONNXRegistry", None)
     original = getattr(registry, "from_torchlib", None)
     if original is None:  # A torch that calls its insides otherwise.
         yield

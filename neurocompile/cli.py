@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from runtime.errors import UserError, guard
+from runtime.errors import guard
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +19,9 @@ app = typer.Typer(
     help="Compile trained event models into bundles that answer every single event.",
 )
 
+Roi = Annotated[Optional[str], typer.Option("--roi", metavar="X,Y,W,H", help="Crop the recording to a region.")]  # noqa: UP045
+Resize = Annotated[Optional[str], typer.Option("--resize", metavar="WxH", help="Scale it to this size, after --roi.")]  # noqa: UP045
+Sort = Annotated[bool, typer.Option("--sort", help="Sort its events by time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -30,6 +33,9 @@ def export(
     preset: Annotated[Optional[str], typer.Option(help="Published configuration, e.g. dvs/small.")] = None,  # noqa: UP045
     config: Annotated[Optional[Path], typer.Option(help="Configuration file of the checkpoint.")] = None,  # noqa: UP045
     recording: Annotated[Optional[Path], typer.Option("-i", "--recording", help="Sequence for parity.")] = None,  # noqa: UP045
+    roi: Roi = None,
+    resize: Resize = None,
+    sort: Sort = False,
     full: Annotated[bool, typer.Option("--full", help="Prove parity over 100 000 events.")] = False,
     trust_pickle: Annotated[bool, typer.Option(help="Let a checkpoint run the code it contains.")] = False,
     as_json: Json = False,
@@ -38,7 +44,7 @@ def export(
     from export.pipeline import export_model
     from neurocompile.console import progress, show_export
 
-    sequence = _recording(recording) if recording else None
+    sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
     with progress(quiet=as_json) as step:
         result = export_model(
             model,
@@ -48,6 +54,7 @@ def export(
             config=config,
             trust_pickle=trust_pickle,
             recording=sequence,
+            adapters=adapters,
             full=full,
             progress=step,
         )
@@ -58,13 +65,18 @@ def export(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The NAME.neuro folder.")],
     recording: Annotated[Optional[Path], typer.Option("-i", "--recording", help="Replay this recording too.")] = None,  # noqa: UP045
+    roi: Roi = None,
+    resize: Resize = None,
+    sort: Sort = False,
     as_json: Json = False,
 ) -> None:
     """Check a bundle's files and replay its golden trace on this machine."""
     from runtime import verify as command
 
-    arguments = [str(bundle), *(["-i", str(recording)] if recording else []), *(["--json"] if as_json else [])]
-    raise typer.Exit(command.main(arguments))
+    given = {"-i": recording, "--roi": roi, "--resize": resize}
+    arguments = [text for option, value in given.items() if value is not None for text in (option, str(value))]
+    switches = [option for option, on in {"--sort": sort, "--json": as_json}.items() if on]
+    raise typer.Exit(command.main([str(bundle), *arguments, *switches]))
 
 
 @app.command()
@@ -101,13 +113,16 @@ def doctor(as_json: Json = False) -> None:
     _print([finding.__dict__ for finding in findings]) if as_json else show(findings)
 
 
-def _recording(path: Path) -> Any:
-    from runtime.events.read import read_recording
+def _recording(path: Path, roi: str | None, resize: str | None, sort: bool) -> tuple[Any, list[dict[str, Any]]]:
+    """A recording as the user wants it cut; whether the model can take it is known once that is open."""
+    from argparse import Namespace
 
-    found = read_recording(path)
-    if not len(found.events):
-        raise UserError(f"{path} holds no events; give a recording with events")
-    return found
+    from runtime import inputs
+    from runtime.events import parse_roi, parse_size
+
+    options = Namespace(format=None, size=None, tick_us=None, limit=None, sort=sort)
+    options.roi, options.resize = roi and parse_roi(roi), resize and parse_size(resize)
+    return inputs.load(str(path), options, {})
 
 
 def _print(table: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -23,12 +24,17 @@ def join(recordings: list[Recording]) -> Recording:
             continue
         parts.append(Events(events.t - events.t[0] + now, events.x, events.y, events.p))
         now = int(parts[-1].t[-1]) + PAUSE
-    first = recordings[0]
-    # What is written into bundles names files, not the folders of the machine they were made on.
-    source = first.source.split(".zip:")[0].rsplit("/", 1)[-1] + first.source[len(first.source.split(".zip:")[0]) :]
+    first = without_folder(recordings[0])
+    source = first.source
     if len(recordings) > 1:
         source = f"{len(recordings)} recordings joined, from {source}"
     return Recording(Events.concatenate(parts), first.width, first.height, first.tick_us, source, first.format)
+
+
+def without_folder(recording: Recording) -> Recording:
+    """The recording under its file's bare name: bundles do not name folders of the machine they were made on."""
+    archive, zipped, member = recording.source.partition(".zip:")
+    return replace(recording, source=archive.replace("\\", "/").rsplit("/", 1)[-1] + zipped + member)
 
 
 def shipped_sequence(events: int) -> Recording:

@@ -51,7 +51,7 @@ def _frontier(model: ir.Model) -> list[ir.Value]:
         if not large:
             return [value for value in frontier if not _is_copy(value)]
         for value in large:
-            still.difference_update(value.producer().outputs)  # type: ignore[union-attr]
+            still.difference_update(value.producer().outputs)
 
 
 def _leaves(value: ir.Value, still: set[ir.Value]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from neurocompile.graph_program import GraphProgram
 from neurocompile.targets.spec import TargetSpec, parse_target
+from runtime.errors import UserError
 
 __all__ = ["TARGETS", "Artefact", "Availability", "TargetSpec", "build", "find_target", "parse_target"]
 
@@ -47,6 +48,19 @@ class Availability:
 def find_target(text: str) -> TargetSpec:
     """The target that `text` names; see `parse_target` for errors."""
     return parse_target(text, tuple(TARGETS))
+
+
+def require(target: TargetSpec) -> None:
+    """Finds out before any work is done whether a target can be built here.
+
+    Raises:
+        UserError: If this machine lacks something, or the target's module refuses the device.
+    """
+    module = _module(target)
+    if reason := module.availability().build:
+        raise UserError(f"{target} cannot be built here: {reason}")
+    if refuse := getattr(module, "refuse", None):
+        refuse(target)
 
 
 def build(program: GraphProgram, target: TargetSpec) -> Artefact:

@@ -26,12 +26,7 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
 
     Returns:
         One file per stage.
-
-    Raises:
-        UserError: If a device other than `native` is asked for.
     """
-    if target.device != "native":
-        raise UserError(f"{target} names a device, but ONNX graphs run anywhere; leave out '@{target.device}'")
     files, graphs, stages = {}, {}, {}
     for stage, proto in program.protos().items():
         try:
@@ -43,6 +38,12 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
         graphs[stage] = path
         stages[stage] = _describe(proto, len(files[path]))
     return Artefact(files, graphs, {"stages": stages})
+
+
+def refuse(target: TargetSpec) -> None:
+    """Raises `UserError` if a device other than `native` is asked for."""
+    if target.device != "native":
+        raise UserError(f"{target} names a device, but ONNX graphs run anywhere; leave out '@{target.device}'")
 
 
 def availability() -> Availability:
