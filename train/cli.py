@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError
@@ -81,6 +81,13 @@ class CLI(LightningCLI):
             default=0.0,
             help="Decay of the average of the weights that is evaluated; 0: no average.",
         )
+        parser.add_argument(
+            "--choose_by",
+            type=Literal["accuracy", "loss", "last"],
+            default="accuracy",
+            help="The epoch that is tested and kept: the best on validation, as published by accuracy, or the last; "
+            "with few validation samples the best one is chance.",
+        )
         parser.add_argument("--test_at_end", type=bool, default=True, help="Whether fit tests and writes the model.")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads (default: all cores).")
 
@@ -108,7 +115,7 @@ class CLI(LightningCLI):
         if training:
             given += [self._folder(), EpochLines(), LearningRateMonitor()]
             if not any(isinstance(callback, ModelCheckpoint) for callback in given):
-                given.append(self._checkpoints())
+                given += self._checkpoints()
         if config.trainer.logger in (None, True):
             loggers = [Log(self.output, name="", version="") for Log in (CSVLogger, TensorBoardLogger)]
             kwargs["logger"] = loggers if training else False
@@ -139,38 +146,39 @@ class CLI(LightningCLI):
 
         return LambdaCallback(on_fit_start=begin)
 
-    def _checkpoints(self) -> ModelCheckpoint:
-        """The best on validation (as published: strictly better accuracy), and the last."""
-        folder = self.output / "checkpoints"
-        if not self.datamodule.has_validation:
-            return ModelCheckpoint(folder, save_last=True, save_top_k=0)
-        return ModelCheckpoint(
-            folder,
-            "best-{epoch:03d}",
-            monitor="validation/accuracy",
-            mode="max",
-            save_last=True,
-            auto_insert_metric_name=False,
-        )
+    def _checkpoints(self) -> list[ModelCheckpoint]:
+        """The best epoch on validation, of equals the first, and the last epoch."""
+        folder, by = self.output / "checkpoints", self.config.fit.choose_by
+        last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+        if by == "last" or not self.datamodule.has_validation:
+            return [last]
+        mode = "max" if by == "accuracy" else "min"
+        best = ModelCheckpoint(
+            folder, "best-{epoch:03d}", f"validation/{by}", mode=mode, auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )  # fmt: skip
+        return [best, last]
 
     def before_fit(self) -> None:
         """Starts the clock."""
         self._begin = time.monotonic()
 
     def after_fit(self) -> None:
-        """Tests with the best checkpoint and writes the model and its scores."""
+        """Tests with the chosen checkpoint and writes the model and its scores."""
         trainer, seconds = self.trainer, time.monotonic() - self._begin
+        latest = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")
+        }
         if trainer.fast_dev_run or not self.config.fit.test_at_end:
             return
-        best = trainer.checkpoint_callback.best_model_path or trainer.checkpoint_callback.last_model_path
+        best = trainer.checkpoint_callback.best_model_path
         scores = dict(trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False)[0])
         if not trainer.is_global_zero:
             return
         path = self.output / "model.safetensors"
         score = trainer.checkpoint_callback.best_model_score
-        if score is not None:
-            scores["validation/accuracy"] = float(score)
-        trained = save_model(path, best, **scores)
+        scores |= latest if score is None else {f"validation/{self.config.fit.choose_by}": float(score)}
+        trained = save_model(path, best, **scores, data=self.datamodule.attribution)
         size = sum(parameter.numel() for parameter in trained.model.parameters())
         save_metrics(
             self.output / "metrics.json",

@@ -59,6 +59,14 @@ def test_the_training_checkpoint_opens_without_trust_and_holds_the_average(run):
         assert torch.equal(open_checkpoint(file).model.decoder.weight, average)
 
 
+def test_the_last_epoch_is_kept_whatever_was_best(made_up, tmp_path):
+    more = ("--model.optimiser.ssm_base_lr", "1e-12", "--trainer.max_epochs", "3", "--test_at_end", "false")
+    assert fit(made_up["nmnist"], tmp_path, *more) == 0
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in (tmp_path / "checkpoints").iterdir()}
+    # Nothing is learnt, so no later epoch is strictly better.
+    assert epochs == {"best-000": 0, "last": 2}
+
+
 def test_scores_and_predictions_are_those_of_the_average(run, tmp_path, capsys):
     best = str(next((run / "checkpoints").glob("best-*.ckpt")))
     assert main(["test", "--ckpt_path", best]) == 0

@@ -25,6 +25,7 @@ class EventData(pl.LightningDataModule):
         width: Sensor columns, or channels.
         height: Sensor rows, 1 for audio.
         polarities: 2 if tokens tell ON from OFF.
+        attribution: Whose data they are and under which licence; saved with every model trained on them.
 
     Args:
         root: Folder or archive.
@@ -47,6 +48,7 @@ class EventData(pl.LightningDataModule):
     width: ClassVar[int]
     height: ClassVar[int] = 1
     polarities: ClassVar[int] = 1
+    attribution: ClassVar[str] = ""
 
     def __init__(
         self,

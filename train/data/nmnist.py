@@ -48,6 +48,7 @@ class NMNIST(EventData):
 
     width = height = nmnist.SIDE
     polarities = 2
+    attribution = "N-MNIST, G. Orchard, A. Jayawant, G. Cohen, N. Thakor 2015, CC BY-SA 4.0"
 
     def __init__(
         self,
