@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from runtime.errors import guard
+from runtime.errors import UserError, guard
+
+INTERRUPTED = 130
+"""What the command line library makes of Ctrl-C."""
 
 app = typer.Typer(
     add_completion=False,
@@ -141,25 +143,28 @@ def _show_table(table: dict[str, Any], indent: str = "") -> None:
 
 def main() -> None:
     """The console script; exit codes as in `runtime.errors`."""
-    sys.exit(_usage(lambda: app(standalone_mode=False)))
+    sys.exit(guard(_run))
 
 
-def _usage(run: Callable[[], Any]) -> int:
+def _run() -> int:
     """Usage errors of the command line library become one line and exit code 2, like every other bad input."""
     try:
-        return guard(run)
+        code = app(standalone_mode=False) or 0
+    except UserError:
+        raise
     except typer.Abort:
-        return 130
+        code = INTERRUPTED
     except Exception as error:
         # The library's usage errors share this method, whichever package they come from.
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        print(
-            f"error: {message()}; see `neurocompile --help`" if message() else "see `neurocompile --help`",
-            file=sys.stderr,
-        )
+        text = message().strip().rstrip(".")
+        print(f"error: {text}; see `neurocompile --help`" if text else "see `neurocompile --help`", file=sys.stderr)
         return 2
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
 
 
 if __name__ == "__main__":
