@@ -138,7 +138,8 @@ def _show_table(table: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}")
             _show_table(value, indent + "  ")
         else:
-            print(f"{indent}{key:{width}}  {value}")
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            print(f"{indent}{key:{width}}  {text}")
 
 
 def main() -> None:
@@ -160,7 +161,8 @@ def _run() -> int:
         if message is None:
             raise
         text = message().strip().rstrip(".")
-        print(f"error: {text}; see `neurocompile --help`" if text else "see `neurocompile --help`", file=sys.stderr)
+        if text:  # There is none where the help was shown instead.
+            print(f"error: {text}; see `neurocompile --help`", file=sys.stderr)
         return 2
     if code == INTERRUPTED:
         raise KeyboardInterrupt

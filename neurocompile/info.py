@@ -6,8 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.bundle import MANIFEST, open_bundle
 from runtime.errors import UserError
+from runtime.program import StateSpec
 
 CHECKPOINTS = {".safetensors", ".ckpt", ".pt", ".pth", ".msgpack"}
 
@@ -54,13 +57,17 @@ def _bundle(path: Path) -> dict[str, Any]:
         "front_end": dict(program.front_end),
         "labels": ", ".join(program.labels) or "not named",
         "stages": {s.name: f"after {s.trigger.after}, every {s.trigger.every}" for s in program.stages},
-        "state": f"{sum(state.size for state in program.states) * 4} bytes in {len(program.states)} tensors",
+        "state": f"{sum(_bytes(state) for state in program.states)} bytes in {len(program.states)} tensors",
         "first_readout": f"after {program.first_readout} items",
         "parity": bundle.parity["status"],
         "model": {k: v for k, v in manifest["model"].items() if k in ("source", "parameters", "metadata")},
         "built_with": manifest["created_by"],
         "files": f"{len(manifest['files'])}, all hashes match",
     }
+
+
+def _bytes(state: StateSpec) -> int:
+    return state.size * (2 if state.dtype == "bfloat16" else np.dtype(state.dtype).itemsize)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -83,6 +83,13 @@ def test_the_whole_way_in_fresh_processes(checkpoint, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_without_a_command_there_is_help(run):
+    answer = run()
+    assert answer.code == 2
+    assert answer.err == ""
+    assert "export" in answer.out
+
+
 def test_json_of_every_command(run, checkpoint, bundle, recording, tmp_path):
     expected = {
         ("verify", bundle, "-i", recording()): {"passed": True, "target": "onnx-fp32"},
@@ -105,7 +112,14 @@ def test_json_of_every_command(run, checkpoint, bundle, recording, tmp_path):
 
 def test_what_people_read(run, checkpoint, bundle):
     for arguments, words in {
-        ("info", bundle): ("kind", "bundle", "first_readout", "all hashes match"),
+        # One complex state of 4, y, two pools and the sum of 4, the duration, and a 64-bit count.
+        ("info", bundle): (
+            "kind",
+            "bundle",
+            "first_readout",
+            "all hashes match",
+            f"{4 * (8 + 4 + 8 + 8 + 1) + 8} bytes in 8",
+        ),
         ("info", checkpoint): ("checkpoint", "event_ssm"),
         ("targets",): ("onnx-fp32", "can build", "can run"),
         ("doctor",): ("python", "onnxruntime", "ok"),
