@@ -31,7 +31,7 @@ def commands(output: Path, target: str) -> list[list[str]]:
     return [
         ["neurocompile", "export", "--model", model, "--target", target, "-o", bundle],
         ["neurocompile", "verify", bundle],
-        ["runtime.run", bundle, "-i", str(mini_set())],
+        ["runtime.run", bundle, "-i", str(mini_set()), "--split", "test"],
         ["runtime.bench", bundle, "--batch", "1"],
     ]
 
