@@ -18,9 +18,9 @@ RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "Rando
 
 
 def clean(model: ir.Model) -> None:
-    """Drops what no output needs, merges equal nodes, and copies the weights, so that they are nobody else's."""
+    """Drops what no output needs, merges equal nodes, and copies weights that belong to torch or a file."""
     for value in model.graph.initializers.values():
-        if value.const_value is not None:
+        if value.const_value is not None and type(value.const_value) is not ir.Tensor:
             value.const_value = ir.Tensor(np.array(value.const_value.numpy(), order="C"), name=value.name)
     for rewrite in (
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +23,7 @@ from runtime.events import Events
 from runtime.front_ends import TokenDt
 from runtime.session import ScheduledSession
 
-STRIDE_ONE = EventSSMConfig(
+SMALL = EventSSMConfig(
     num_embeddings=20,
     num_classes=5,
     d_model=8,
@@ -30,10 +31,19 @@ STRIDE_ONE = EventSSMConfig(
     ssm_block_size=4,
     num_stages=2,
     num_layers_per_stage=2,
-    discretization="zoh",
-    prenorm=False,
-    state_expansion_factor=2,
+    pooling_stride=4,
 )
+MADE_UP = {
+    "two_stages": SMALL,
+    "batch_norm": replace(SMALL, discretization="dirac", batchnorm=True, state_expansion_factor=2, conj_sym=True),
+    "zoh_last": replace(
+        SMALL, discretization="zoh", pooling_stride=2, pooling_mode="last", classification_mode="pool", clip_eigs=True
+    ),
+    "post_norm": replace(SMALL, prenorm=False, pooling_mode="avgpool", classification_mode="last", d_model=12),
+    "stride_one": replace(SMALL, discretization="zoh", prenorm=False, pooling_stride=1, state_expansion_factor=2),
+}
+"""Networks for tests that need no published weights."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -77,18 +87,26 @@ def kinds() -> Callable[[ir.Model], list[str]]:
     return lambda model: [node.op_type for node in model.graph]
 
 
+def made_up(config: EventSSMConfig) -> EventSSM:
+    """A network of random weights, in which no norm, bias or statistic is trivial."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = EventSSM(config).eval()
+        for name, value in model.state_dict().items():
+            if name.endswith(("bias", "norm.weight", "running_mean")):
+                value.add_(0.3 * torch.randn(value.shape))
+            elif name.endswith("running_var"):
+                value.uniform_(0.3, 2)
+    return model
+
+
 @pytest.fixture(scope="session")
-def program(event_ssm_case) -> Callable[..., StreamProgram]:
-    """The stream program of a golden case of event-ssm, or of `stride_one`, which does not pool."""
+def program(request) -> Callable[..., StreamProgram]:
+    """The stream program of a network in `MADE_UP`, or of a golden case of event-ssm."""
 
     @cache
     def load(name: str, dt: str = "next") -> StreamProgram:
-        if name == "stride_one":
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                model = EventSSM(STRIDE_ONE).eval()
-        else:
-            model = event_ssm_case(name).model()
+        model = made_up(MADE_UP[name]) if name in MADE_UP else request.getfixturevalue("event_ssm_case")(name).model()
         vocabulary = model.config.num_embeddings
         return model.stream_program(TokenDt("channel", vocabulary, 1, dt, vocabulary), ())
 

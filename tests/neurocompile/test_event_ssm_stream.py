@@ -15,7 +15,8 @@ from runtime.events import Events
 from runtime.front_ends import TokenDt, front_end
 
 TINY = [f"tiny_{rule}_{pool}" for rule in ("zoh", "dirac", "async") for pool in ("last", "avgpool", "timepool")]
-ALL = ["dvs_tiny", "shd_tiny", "ssc_small", *TINY, "tiny_batch_one", "tiny_three_stages", "stride_one"]
+OURS = ["two_stages", "batch_norm", "zoh_last", "post_norm", "stride_one"]
+ALL = ["dvs_tiny", "shd_tiny", "ssc_small", *TINY, "tiny_batch_one", "tiny_three_stages", *OURS]
 PREFIXES = ["dvs_small", "dvs_tiny", "shd_tiny", "ssc_small"]
 
 

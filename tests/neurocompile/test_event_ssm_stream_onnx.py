@@ -22,9 +22,10 @@ from runtime.front_ends import TokenDt
 from runtime.trace import compare, record, summary
 
 TINY = [f"tiny_{rule}_{pool}" for rule in ("zoh", "dirac", "async") for pool in ("last", "avgpool", "timepool")]
-ALL = ["dvs_tiny", "shd_tiny", "ssc_small", *TINY, "tiny_batch_one", "tiny_three_stages", "stride_one"]
+OURS = ["two_stages", "batch_norm", "zoh_last", "post_norm", "stride_one"]
+ALL = ["dvs_tiny", "shd_tiny", "ssc_small", *TINY, "tiny_batch_one", "tiny_three_stages", *OURS]
 BOUND = 1e-4
-SPLIT = ["tiny_async_timepool", "tiny_zoh_last"]
+SPLIT = ["two_stages", "zoh_last"]
 SHARED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

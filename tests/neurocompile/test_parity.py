@@ -21,7 +21,7 @@ from runtime.events import Events, Recording
 from runtime.session import ScheduledSession
 from runtime.trace import Trace
 
-NAME = "tiny_async_timepool"
+NAME = "two_stages"
 PERIOD = 16
 EVENTS = 700
 
@@ -288,7 +288,7 @@ def test_marks():
         assert {1, 2, 17, period + 1} <= set(marks.tolist())
 
 
-@pytest.mark.parametrize("name", [NAME, "dvs_tiny", "tiny_three_stages", "stride_one"])
+@pytest.mark.parametrize("name", [NAME, "zoh_last", "stride_one"])
 def test_a_sequence_too_short_to_prove_anything(program, name):
     """A chunk must fit between two marks, and two groups into the sequence."""
     spec = program(name).spec

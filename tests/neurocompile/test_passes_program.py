@@ -13,12 +13,11 @@ from neurocompile.reference import reference_session
 from runtime.trace import compare, record, summary
 
 CASES = {
-    "ssc_small": {"hoist", "fold_batch_norm", "tabulate"},
-    "tiny_dirac_timepool": {"hoist", "fold_batch_norm", "tabulate"},
-    "tiny_async_timepool": {"hoist", "tabulate"},
-    "tiny_zoh_last": {"hoist", "tabulate"},
+    "batch_norm": {"hoist", "fold_batch_norm", "tabulate"},
+    "post_norm": {"hoist", "tabulate"},
+    "zoh_last": {"hoist", "tabulate"},
 }
-"""Golden case -> the passes that find something in it."""
+"""Network -> the passes that find something in it."""
 
 
 @pytest.fixture(scope="module", params=CASES)
