@@ -27,19 +27,24 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
         yield lambda step: None
         return
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: list = []
+    bar = Progress(*columns, console=Console(stderr=True))
+    tasks: list = []
 
-        def step(name: str) -> None:
-            finish()
-            tasks.append(bar.add_task(name, total=1))
+    def step(name: str) -> None:
+        if tasks:
+            bar.update(tasks[-1], completed=1)
+        else:
+            # Not before there is something to show: an error about the arguments stays the only line.
+            bar.start()
+        tasks.append(bar.add_task(name, total=1))
 
-        def finish() -> None:
-            if tasks:
-                bar.update(tasks[-1], completed=1)
-
+    try:
         yield step
-        finish()
+        if tasks:
+            bar.update(tasks[-1], completed=1)
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def show_export(result: Export) -> None:
