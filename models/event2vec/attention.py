@@ -1,0 +1,76 @@
+"""Forgetting attention in both directions with grouped heads and normalised queries and keys (arXiv 2503.02130)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from models.event2vec.config import Event2VecConfig
+from models.event2vec.packing import Order
+from neurocompile.ops.forgetting_attention import forgetting_attention
+
+EPS = 1e-5
+
+
+class HeadNorm(nn.Module):
+    """Root mean square norm within each head, with one weight per channel of all heads.
+
+    Args:
+        heads: Number of heads.
+        width: Channels of all heads together.
+    """
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        split = u.unflatten(-1, (self.heads, -1))
+        return (split * torch.rsqrt(split.square().mean(-1, keepdim=True) + EPS)).flatten(-2) * self.weight
+
+
+class ForgettingAttention(nn.Module):
+    """Both halves of the attention: over what came before an event and over what comes after it.
+
+    Args:
+        config: Widths and heads.
+    """
+
+    def __init__(self, config: Event2VecConfig) -> None:
+        super().__init__()
+        self.heads, self.key_heads = config.nheads, config.key_heads
+        width = config.d_model
+        keys = width // self.heads * self.key_heads
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, keys, bias=False)
+        self.v_proj = nn.Linear(width, keys, bias=False)
+        self.f_proj = nn.Linear(width, self.heads)
+        self.o_proj = nn.Linear(2 * width, width, bias=False)
+        self.q_norm = HeadNorm(self.heads, width)
+        self.k_norm = HeadNorm(self.key_heads, keys)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, L, d) -> queries, keys and values (B, L, heads, d_h) and log gates (B, L, H)."""
+        q, k = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
+        q = q.unflatten(-1, (self.heads, -1))
+        k, v = (value.unflatten(-1, (self.key_heads, -1)) for value in (k, self.v_proj(x)))
+        return q, k, v, logsigmoid(self.f_proj(x))
+
+    def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
+        """Attends in both directions.
+
+        Args:
+            x: (B, L, d) tokens.
+            order: Which of them count; `None` where all do.
+
+        Returns:
+            (B, L, d), exactly 0 where a token does not count.
+        """
+        order = order or Order.everything()
+        # One call for both directions: the reversed sequences follow the others on the batch axis.
+        both = forgetting_attention(*(order.both_ways(value) for value in self.project(x)))
+        forward, backward = order.back(both.to(x.dtype))
+        return self.o_proj(torch.cat((forward, backward), -1))
