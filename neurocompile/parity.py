@@ -24,6 +24,7 @@ import torch
 
 from neurocompile.program import StreamProgram
 from neurocompile.reference import reference_session
+from neurocompile.rounding import rounded
 from runtime.errors import GateError, UserError
 from runtime.events.container import Recording
 from runtime.front_ends import front_end
@@ -31,14 +32,16 @@ from runtime.program import ProgramSpec
 from runtime.session import Session
 from runtime.trace import Deviation, Trace, compare, push_singly, record, summary, worst
 
-BOUNDS = {"fp32": 1e-4}
+BOUNDS = {"fp32": 1e-4, "bf16": 2**-8, "int8": 2**-6}
 """Largest relative deviation from the float64 reference, per precision."""
 
 SLACK = 2.0
-"""How much further than the network's own float32 run an artefact may deviate."""
+"""How much further an artefact may deviate than the network itself, in float32 with weights of that precision."""
 
 LOOSEST = 1e-2
-"""A bound beyond this would prove nothing."""
+"""A bound beyond this would prove nothing in float32; lower precisions have `ROOM` times as much."""
+
+ROOM = {"fp32": 1, "bf16": 5, "int8": 10}
 
 OFFLINE_BOUND = 1e-9
 SHIPPED_EVENTS = 4000
@@ -115,9 +118,11 @@ def prove(
     reference = reference_session(program, torch.float64, tick_us=tick_us)
     trace = record(reference, events, marks, tick_us=tick_us, source=recording.source)
     single = compare(
-        reference_session(program, torch.float32, tick_us=tick_us, use_chunk=True), trace, pieces=repeat(len(events))
+        reference_session(rounded(program, dtype), torch.float32, tick_us=tick_us, use_chunk=True),
+        trace,
+        pieces=repeat(len(events)),
     )
-    bound = max(BOUNDS[dtype], min(SLACK * worst(single).relative, LOOSEST))
+    bound = max(BOUNDS[dtype], min(SLACK * worst(single).relative, ROOM[dtype] * LOOSEST))
     report: dict[str, Any] = {
         "status": "proved",
         "bound": bound,

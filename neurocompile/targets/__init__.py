@@ -13,7 +13,12 @@ from runtime.errors import UserError
 
 __all__ = ["TARGETS", "Artefact", "Availability", "TargetSpec", "build", "find_target", "parse_target"]
 
-TARGETS: dict[str, str] = {"onnx-fp32": "neurocompile.targets.onnx", "cpu-fp32": "neurocompile.targets.cpu"}
+TARGETS: dict[str, str] = {
+    "onnx-fp32": "neurocompile.targets.onnx",
+    "cpu-fp32": "neurocompile.targets.cpu",
+    "cpu-bf16": "neurocompile.targets.cpu",
+    "cpu-int8": "neurocompile.targets.cpu",
+}
 """Target name without device -> module with `build` and `availability`."""
 
 
