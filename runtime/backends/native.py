@@ -14,6 +14,7 @@ from runtime.bundle import Bundle
 from runtime.errors import InternalError, UserError
 from runtime.events.container import Events
 from runtime.front_ends import front_end
+from runtime.front_ends.token_dt import LATEST
 from runtime.program import ProgramSpec
 from runtime.schedule import counts
 from runtime.session import Session
@@ -23,6 +24,7 @@ LIBRARIES = ("libmodel.so", "libmodel.dylib", "libmodel.dll")
 ABI = 1
 # Codes by which the library refuses an event; the front end written in numpy has the sentences.
 REFUSED = (-6, -7, -8)
+NARROW = 1 << 16
 
 
 class _Info(ctypes.Structure):
@@ -167,12 +169,14 @@ class NativeSession(Session):
 
     def push_event(self, t: int, x: int, y: int, p: bool) -> int:
         """See `Session.push_event`."""
+        # ctypes cuts numbers down to the C types without a word.
+        if not (0 <= x < NARROW and 0 <= y < NARROW and -LATEST <= t <= LATEST):
+            self._front_end().push_event(t, x, y, p)
         try:
             made = self._push(self._handle, t, x, y, p)
         except ctypes.ArgumentError:
-            t, x, y, p = int(t), int(x), int(y), bool(p)
-            made = self._push(self._handle, t, x, y, p)
-        if made < 0 or not -(1 << 31) <= x < 1 << 31 or not -(1 << 31) <= y < 1 << 31:
+            made = self._push(self._handle, int(t), int(x), int(y), bool(p))
+        if made < 0:
             self._front_end().push_event(t, x, y, p)
             self._check(made)
         return made
