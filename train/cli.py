@@ -42,6 +42,12 @@ def run(arguments: list[str], name: str) -> None:
         CLI(name, arguments)
     except ArgumentError as error:
         raise UserError(_sentence(str(error))) from error
+    except ValueError as error:
+        # Lightning asks for the packages of loggers and plugins only when they are used.
+        missing = re.search(r"given class_path '([\w.]+)':\s+Requirement '([^']+)' not met", str(error))
+        if missing is None:
+            raise
+        raise UserError(f"{missing[1]} needs a package that is not installed: pip install '{missing[2]}'") from error
 
 
 class CLI(LightningCLI):

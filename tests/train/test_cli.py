@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ TINY = [
 
 def fit(root: Path, output: Path, *more: str) -> int:
     options = ["--data.root", str(root), "--data.batch_size", "10", "--data.validation_fraction", "0.25"]
+    options += ["--choose_by", "accuracy"]
     return main(["fit", *TINY, *options, "--trainer.max_epochs", "2", "--output", str(output), *more])
 
 
@@ -137,6 +139,12 @@ def test_bad_input_is_one_sentence(arguments, said, made_up, tmp_path, capsys, m
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert said in error
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_logger_without_its_package_says_what_to_install(made_up, tmp_path, capsys):
+    assert fit(made_up["nmnist"], tmp_path, "--trainer.logger", "WandbLogger") == 2
+    assert "pip install 'wandb" in capsys.readouterr().err
 
 
 def test_configurations_are_found_by_name(tmp_path, monkeypatch):
