@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +20,13 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from runtime.errors import UserError
 from train.data.module import EventData
 from train.ema import WeightAverage
+from train.messages import quieten, sentence
 from train.module import EventClassifier
 from train.outcome import save_metrics, save_model, save_predictions
 from train.progress import EpochLines
+
+PRECISIONS = (None, "32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)
+"""Those that leave the weights float32."""
 
 
 def run(arguments: list[str], name: str) -> None:
@@ -37,11 +39,11 @@ def run(arguments: list[str], name: str) -> None:
     Raises:
         UserError: If arguments or data cannot be worked with.
     """
-    _quieten()
+    quieten()
     try:
         CLI(name, arguments)
     except ArgumentError as error:
-        raise UserError(_sentence(str(error))) from error
+        raise UserError(sentence(str(error))) from error
     except ValueError as error:
         # Lightning asks for the packages of loggers and plugins only when they are used.
         missing = re.search(r"given class_path '([\w.]+)':\s+Requirement '([^']+)' not met", str(error))
@@ -216,33 +218,3 @@ class CLI(LightningCLI):
     def _print(self, split: str, scores: list[Mapping[str, float]]) -> None:
         accuracy, loss = 100 * scores[0][f"{split}/accuracy"], scores[0][f"{split}/loss"]
         print(f"{split} accuracy {accuracy:.2f} % of {len(self.datamodule.splits[split])} samples, loss {loss:.3f}")
-
-
-def _sentence(message: str) -> str:
-    """The parser's message without the types that it tried in turn."""
-    if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
-        message = f"setting {unknown[1]!r} does not exist"
-    return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
-
-
-PRECISIONS = (None, "32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16)
-
-QUIET = (
-    ".*does not have many workers.*",
-    ".*Consider increasing the value of the `num_workers`.*",
-    ".*The number of training batches .* is smaller than the logging interval.*",
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*callbacks used to create the checkpoint need to be provided.*",
-    ".*The dirpath has changed from.*",
-    ".*Total length of `list` across ranks is zero.*",
-    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
-)
-
-
-def _quieten() -> None:
-    """Silences advice that does not apply here."""
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)

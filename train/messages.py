@@ -1,0 +1,35 @@
+"""What a user reads instead of a library's messages."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+
+
+def sentence(message: str) -> str:
+    """The parser's message without the types that it tried in turn."""
+    if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
+        message = f"setting {unknown[1]!r} does not exist"
+    return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
+
+
+QUIET = (
+    ".*does not have many workers.*",
+    ".*Consider increasing the value of the `num_workers`.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*The dirpath has changed from.*",
+    ".*Total length of `list` across ranks is zero.*",
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+)
+
+
+def quieten() -> None:
+    """Silences advice that does not apply here."""
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
