@@ -19,7 +19,7 @@ from runtime.backends.ort import OrtExecutor
 from runtime.errors import GateError, UserError
 from runtime.events import Events, Recording
 from runtime.session import ScheduledSession
-from runtime.trace import Trace
+from runtime.trace import Deviation, Trace
 
 NAME = "two_stages"
 PERIOD = 16
@@ -164,6 +164,24 @@ def test_one_changed_weight_in_any_stage(case, stage):
     assert found[1].startswith(tensors)
 
 
+def test_the_tensor_furthest_upstream_is_named_at_the_first_mark():
+    """Not the one that is furthest off, which may be anywhere behind it."""
+    report = {"offline": {"checked": False}, "reset": {"identical": True}}
+    rows = [
+        (1, "readout", 1e-6),
+        (1, "stage0.x", 1e-6),
+        (17, "readout", 0.9),
+        (17, "stage0.x", 2e-4),
+        (17, "stage1.x", 0.5),
+    ]
+    run = [Deviation(mark, what, error, error) for mark, what, error in (*rows, (33, "stage0.a", 0.9))]
+    sentence = parity._failure(report, [("step", run)], 1e-4)
+    assert sentence == (
+        "parity failed (step): stage0.x deviates by 2.0e-04 relative (bound 1e-04), first seen after 17 events"
+    )
+    assert parity._failure(report, [("step", run[:2])], 1e-4) == ""
+
+
 def test_a_changed_weight_of_the_chunk(case):
     """Steps are right, so only bulk pushes tell."""
     sentence = case.fails(changed_weight(case.graphs, "chunk", lambda array: array * 1.02))
@@ -274,7 +292,7 @@ def test_no_bound_is_looser_than_that(case, monkeypatch):
         parity, "worst", lambda deviations, what=None: replace(honest(deviations, what), relative=np.inf)
     )
     report = case.prove(changed_weight(case.graphs, "readout", lambda array: array * 1.5)).report
-    assert report["bound"] == LOOSEST
+    assert report["bound"] == LOOSEST["fp32"]
     assert report["status"] == "failed"
 
 
