@@ -13,7 +13,7 @@ from typing import Any
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
 from neurocompile.capture import capture
-from neurocompile.parity import check_length, prove, shortest
+from neurocompile.parity import check_length, prove, shortest, window_ends
 from neurocompile.passes import PASSES, run_passes
 from neurocompile.sequences import fit_to_sensor, shipped_sequence, without_folder
 from neurocompile.targets import build, find_target, require
@@ -21,7 +21,7 @@ from runtime.bundle import TRACE, open_bundle
 from runtime.errors import UserError
 from runtime.events.checks import check_stream
 from runtime.events.container import Recording
-from runtime.front_ends import TokenDt
+from runtime.front_ends import FrontEnd
 from runtime.open import open_session
 from runtime.program import ProgramSpec
 
@@ -95,7 +95,7 @@ def export_model(
             "so there is nothing to export; train or convert to a family that has one"
         )
     program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
-    sequence = _sequence(recording, FULL_EVENTS if full else DEFAULT_EVENTS, checkpoint.front_end, program.spec)
+    sequence = _sequence(recording, full, checkpoint.front_end, program.spec)
     with staging(output) as stage:
         progress("capture stages")
         captured = capture(program)
@@ -124,9 +124,11 @@ def export_model(
     return Export(output, manifest, tuple(checkpoint.notes))
 
 
-def _sequence(recording: Recording | None, events: int, front_end: TokenDt, spec: ProgramSpec) -> Recording:
+def _sequence(recording: Recording | None, full: bool, front_end: FrontEnd, spec: ProgramSpec) -> Recording:
     """What parity is proved on."""
     if recording is None:
+        usual = 0 if window_ends(spec) else DEFAULT_EVENTS
+        events = FULL_EVENTS if full else usual
         return fit_to_sensor(shipped_sequence(max(events, shortest(spec))), front_end)
     check_stream(recording, width=front_end.width, height=front_end.height)
     check_length(recording, spec)

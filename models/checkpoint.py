@@ -22,9 +22,9 @@ from models.families.base import Family, Request
 from models.formats import Content, read
 from models.formats.safetensors_file import write
 from models.header import Header
-from models.soundness import check_ends, check_numbers, plain
+from models.soundness import check_ends, check_kind, check_numbers, plain
 from runtime.errors import UserError
-from runtime.front_ends import TokenDt, front_end
+from runtime.front_ends import FrontEnd, front_end
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Checkpoint:
     family: str
     model: nn.Module
     config: Any
-    front_end: TokenDt
+    front_end: FrontEnd
     labels: tuple[str, ...]
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -85,6 +85,7 @@ def open_checkpoint(
     with _blaming(place):
         settings = family.config(header.config)
         items = front_end(header.front_end)
+        check_kind(family, items)
         state = family.state_dict(content.tensors, settings)
         check_ends(settings, items, header.labels)
     model = _build(family, settings)

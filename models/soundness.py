@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.families.base import Family
 from runtime.errors import UserError
-from runtime.front_ends import TokenDt
+from runtime.front_ends import FrontEnd
 
 
 def check_numbers(tensors: Mapping[str, Tensor], place: Path) -> None:
@@ -40,7 +41,7 @@ def check_numbers(tensors: Mapping[str, Tensor], place: Path) -> None:
             )
 
 
-def check_ends(config: Any, items: TokenDt, labels: tuple[str, ...]) -> None:
+def check_ends(config: Any, items: FrontEnd, labels: tuple[str, ...]) -> None:
     """Raises unless front end and labels fit the two ends of the model.
 
     Args:
@@ -56,6 +57,15 @@ def check_ends(config: Any, items: TokenDt, labels: tuple[str, ...]) -> None:
     if items.vocabulary > config.num_embeddings:
         raise UserError(
             f"the front end makes {items.vocabulary} tokens, but the model knows {config.num_embeddings}; "
+            "give the front end it was trained with"
+        )
+
+
+def check_kind(family: Family, items: FrontEnd) -> None:
+    """Raises `UserError` if models of this family are fed by another kind of front end."""
+    if items.kind != family.takes:
+        raise UserError(
+            f"its front end is {items.kind!r}, but {family.name} takes {family.takes!r}; "
             "give the front end it was trained with"
         )
 

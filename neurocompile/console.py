@@ -55,7 +55,7 @@ def show_export(result: Export) -> None:
     for note in result.notes:
         console.print(f"note      {note}")
     console.print(f"bundle    {result.path}  ({manifest['target']['name']}, {program['family']})")
-    every = {"items": 1}
+    every = {"items": program["front_end"].get("hop", 1)}
     for stage in program["stages"]:
         trigger = stage["trigger"]
         about = manifest["build"]["stages"][stage["name"]]

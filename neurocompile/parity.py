@@ -27,7 +27,7 @@ from neurocompile.reference import reference_session
 from neurocompile.rounding import rounded
 from runtime.errors import GateError, UserError
 from runtime.events.container import Recording
-from runtime.front_ends import front_end
+from runtime.front_ends import Window, front_end
 from runtime.program import ProgramSpec
 from runtime.session import Session
 from runtime.trace import Deviation, Trace, compare, push_singly, record, summary, worst
@@ -46,6 +46,11 @@ ROOM = {"fp32": 1, "bf16": 5, "int8": 10}
 OFFLINE_BOUND = 1e-9
 SHIPPED_EVENTS = 4000
 """Events in the golden trace that a bundle carries."""
+
+WINDOWS = 20
+"""Firings that are compared at least where the front end makes windows."""
+
+SHIPPED_WINDOWS = 5
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,19 @@ def marks_for(events: int, period: int) -> np.ndarray:
     return np.array(sorted(mark for mark in early | even if 0 < mark <= events), np.int64)
 
 
+def window_ends(spec: ProgramSpec) -> list[int]:
+    """Events after which the first `WINDOWS` windows are complete; none for programs whose items are events."""
+    front = front_end(spec.front_end)
+    return [front.window + number * front.hop for number in range(WINDOWS)] if isinstance(front, Window) else []
+
+
 def shortest(spec: ProgramSpec) -> int:
-    """Events below which a sequence proves nothing: two groups, and where there are chunks, room for two anywhere."""
+    """Events below which a sequence proves nothing.
+
+    Two groups, and where there are chunks, room for two anywhere; or `WINDOWS` windows.
+    """
+    if ends := window_ends(spec):
+        return max(ends[-1], _room(spec))
     groups = 2 * max(spec.period, spec.first_readout) + 2
     return max(groups, 2 * _room(spec) + 1) if spec.chunk else groups
 
@@ -114,7 +130,7 @@ def prove(
     tick_us, spec = recording.tick_us, program.spec
     events = recording.events
     check_length(recording, spec)
-    marks = marks_for(len(events), spec.period)
+    marks = np.union1d(marks_for(len(events), spec.period), window_ends(spec)).astype(np.int64)
     reference = reference_session(program, torch.float64, tick_us=tick_us)
     trace = record(reference, events, marks, tick_us=tick_us, source=recording.source)
     single = compare(
@@ -221,7 +237,9 @@ def _failure(report: dict[str, Any], runs: list[tuple[str, list[Deviation]]], bo
 
 def _shorten(trace: Trace, spec: ProgramSpec) -> Trace:
     """The part of a trace that ships with the bundle."""
-    last = int(trace.marks[trace.marks <= max(SHIPPED_EVENTS, shortest(spec))][-1])
+    ends = window_ends(spec)
+    limit = ends[SHIPPED_WINDOWS - 1] if ends else max(SHIPPED_EVENTS, shortest(spec))
+    last = int(trace.marks[trace.marks <= limit][-1])
     keep = trace.marks <= last
     states = {name: values[keep] for name, values in trace.states.items()}
     return Trace(trace.events[:last], trace.tick_us, trace.marks[keep], trace.readouts[keep], states, trace.source)

@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.events.container import Events, Recording
 from runtime.events.shipped import samples
-from runtime.front_ends import TokenDt
+from runtime.front_ends import FrontEnd
 
 PAUSE = 1000
 """Ticks between two joined recordings."""
@@ -50,7 +50,7 @@ def shipped_sequence(events: int) -> Recording:
     return Recording(joined.events[:events], joined.width, joined.height, joined.tick_us, joined.source, joined.format)
 
 
-def fit_to_sensor(recording: Recording, front_end: TokenDt) -> Recording:
+def fit_to_sensor(recording: Recording, front_end: FrontEnd) -> Recording:
     """The recording as the model's sensor might have seen it.
 
     Coordinates are scaled; where the model's sensor is finer, the time stamp picks among the finer cells, so that the

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
 from models.event2vec.config import Event2VecConfig
 from models.event2vec.packing import Order
 from neurocompile.ops.forgetting_attention import forgetting_attention
 
 EPS = 1e-5
+# From here on softplus(x) is x to the last bit of a float64, and exp(x) is not yet out of range.
+LINEAR = 40
 
 
 class HeadNorm(nn.Module):
@@ -57,7 +59,8 @@ class ForgettingAttention(nn.Module):
         q, k = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
         q = q.unflatten(-1, (self.heads, -1))
         k, v = (value.unflatten(-1, (self.key_heads, -1)) for value in (k, self.v_proj(x)))
-        return q, k, v, logsigmoid(self.f_proj(x))
+        # logsigmoid, in the form that graphs keep exact where a gate is nearly open or shut.
+        return q, k, v, -softplus(-self.f_proj(x), threshold=LINEAR)
 
     def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
         """Attends in both directions.

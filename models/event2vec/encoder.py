@@ -121,3 +121,25 @@ def mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
         return x.sum(1) / (x.shape[1] + EPS)
     weight = mask.to(x.dtype)[..., None]
     return (x * weight).sum(1) / (weight.sum(1) + EPS)
+
+
+def encode(backbone: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Runs one encoder, or several with a pooling after each.
+
+    Args:
+        backbone: An `Encoder`, or a `ModuleList` of them.
+        x: (B, L, d) tokens.
+        mask: (B, L) bool, those that count; `None` where all do.
+
+    Returns:
+        (B, L', d) and (B, L') bool or `None`, L' = L / 2 for every pooling.
+    """
+    if isinstance(backbone, Encoder):
+        return backbone(x, _order(mask)), mask
+    for encoder in backbone.children():
+        x, mask = pool_pairs(encoder(x, _order(mask)), mask)
+    return x, mask
+
+
+def _order(mask: Tensor | None) -> Order | None:
+    return None if mask is None else Order.of(mask)

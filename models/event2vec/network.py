@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 from models.event2vec.config import Event2VecConfig
 from models.event2vec.embedding import CoordinateEmbedding, TemporalEmbedding
-from models.event2vec.encoder import Encoder, EncoderLayer, mean, pool_pairs
+from models.event2vec.encoder import Encoder, EncoderLayer, encode, mean
 from models.event2vec.events import Inputs, prepare
-from models.event2vec.packing import Order
+from models.event2vec.stream import stream_program
+from neurocompile.program import StreamProgram
+from runtime.front_ends import Window
 
 
 class Backbone(nn.Module):
@@ -42,20 +44,8 @@ class Backbone(nn.Module):
         return (self.embed_net(inputs.points) + self.tpe(inputs.gaps)) * weight[..., None]
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Runs all encoders.
-
-        Args:
-            x: (B, L, d) tokens.
-            mask: (B, L) bool, those that count; `None` where all do.
-
-        Returns:
-            (B, L', d) and (B, L') bool or `None`, L' = L / 2 for every pooling.
-        """
-        if not self.config.pool_every_layer:
-            return self.backbone_net(x, _order(mask)), mask
-        for encoder in self.backbone_net:
-            x, mask = pool_pairs(encoder(x, _order(mask)), mask)
-        return x, mask
+        """See `models.event2vec.encoder.encode`."""
+        return encode(self.backbone_net, x, mask)
 
 
 class Event2Vec(Backbone):
@@ -95,6 +85,11 @@ class Event2Vec(Backbone):
         features, counted = self.encode(self.tokens(inputs, intensity), inputs.mask)
         return self.heads(mean(features, counted))
 
+    def stream_program(self, front_end: Window, labels: tuple[str, ...] = ()) -> StreamProgram:
+        """This network on a window of the last events, every hop; see `models.event2vec.stream`.
 
-def _order(mask: Tensor | None) -> Order | None:
-    return None if mask is None else Order.of(mask)
+        Args:
+            front_end: Sensor, window and hop.
+            labels: Class names in logit order.
+        """
+        return stream_program(self, front_end, labels)

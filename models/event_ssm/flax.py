@@ -192,7 +192,7 @@ def check_shapes(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tupl
         faults.append(_some(wrong))
     if faults:
         raise UserError(
-            f"the weights do not fit the event-ssm configuration: {'; '.join(faults)}; "
+            f"the weights do not fit the configuration: {'; '.join(faults)}; "
             "check that configuration and checkpoint belong together"
         )
 

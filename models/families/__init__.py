@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from models.families.base import Family, Identity, Request
+from models.families.event2vec import Event2VecFamily
 from models.families.event_ssm import EventSSMFamily
 from models.families.event_ssm_port import EventSSMPortFamily
 from runtime.errors import UserError
 
 __all__ = ["FAMILIES", "Family", "Identity", "Request", "family_named", "family_of"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (EventSSMFamily(), EventSSMPortFamily())}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (EventSSMFamily(), EventSSMPortFamily(), Event2VecFamily())
+}
 
 
 def family_named(name: str, where: str) -> Family:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from runtime.front_ends import TokenDt
+from runtime.front_ends import FrontEnd
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Identity:
     """
 
     config: Any
-    front_end: TokenDt
+    front_end: FrontEnd
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -50,10 +50,12 @@ class Family(Protocol):
     Attributes:
         name: As headers and manifests write it.
         signs: How its checkpoints are recognised, for error messages.
+        takes: Kind of the front end that feeds its models.
     """
 
     name: str
     signs: str
+    takes: str
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether tensors of these names are weights of this family."""

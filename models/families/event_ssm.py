@@ -28,6 +28,7 @@ class EventSSMFamily:
 
     name = "event_ssm"
     signs = "tensors such as params/encoder/stages_0/SequenceLayer_0/S5SSM_0/B or stages.0.0.s5.B"
+    takes = "token_dt"
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a layer's S5 tensors are among the names."""

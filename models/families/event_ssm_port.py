@@ -23,6 +23,7 @@ class EventSSMPortFamily:
 
     name = "event_ssm_port"
     signs = "tensors such as encoder.stages.0.layers.0.ssm_block.Lambda_raw"
+    takes = "token_dt"
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether real eigenvalues are among the names."""

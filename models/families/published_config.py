@@ -55,7 +55,10 @@ def sensor(table: Mapping[str, Any], vocabulary: int, rule: str) -> tuple[TokenD
         UserError: If the sensor is unknown, or the vocabulary too small for it.
     """
     if isinstance(table.get("front_end"), Mapping):
-        return front_end(table["front_end"]), []
+        given = front_end(table["front_end"])
+        if not isinstance(given, TokenDt):
+            raise UserError(f"config: front_end is of kind {given.kind!r}, but event-ssm takes token_dt; give that")
+        return given, []
     notes = []
     resolution = _part(table, "data").get("resolution")
     if resolution is None:

@@ -7,11 +7,15 @@ from typing import Any
 
 from runtime.errors import UserError
 from runtime.front_ends.token_dt import TokenDt
+from runtime.front_ends.window import Window
 
-FRONT_ENDS = {"token_dt": TokenDt}
+__all__ = ["FRONT_ENDS", "FrontEnd", "TokenDt", "Window", "front_end"]
+
+FrontEnd = TokenDt | Window
+FRONT_ENDS: dict[str, type[TokenDt] | type[Window]] = {"token_dt": TokenDt, "window": Window}
 
 
-def front_end(declaration: Mapping[str, Any]) -> TokenDt:
+def front_end(declaration: Mapping[str, Any]) -> FrontEnd:
     """The front end that a manifest declares.
 
     Raises:

@@ -19,12 +19,11 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.events.container import Events
+from runtime.front_ends.limits import LATEST, check_events, refuse
 from runtime.program import TensorSpec
 
 RULES = ("channel", "product", "linear")
 GAPS = ("next", "previous")
-# Times beyond this are refused: the gap between any two that remain fits into 64 bits.
-LATEST = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -179,9 +178,9 @@ class TokenDtStream:
         # Scalars of NumPy's narrow types would wrap in the products below.
         spec, t, x, y = self.spec, int(t), int(x), int(y)
         if not (0 <= x < spec.width and 0 <= y < spec.height and -LATEST <= t <= LATEST):
-            self._refuse(t, x, y)
+            refuse(t, x, y, spec.width, spec.height, self._events, self._last)
         if self._events and t < self._last:
-            self._refuse(t, x, y)
+            refuse(t, x, y, spec.width, spec.height, self._events, self._last)
         if spec.rule == "channel":
             token = x
         else:
@@ -203,34 +202,13 @@ class TokenDtStream:
 
     def _check(self, events: Events) -> np.ndarray:
         """The tokens of events that can all be taken."""
-        spec, t = self.spec, events.t
-        bad = (events.x >= spec.width) | (events.y >= spec.height) | (t > LATEST) | (t < -LATEST)
-        bad[1:] |= t[1:] < t[:-1]
-        bad[0] |= bool(self._events) and t[0] < self._last
-        if bad.any():
-            row = int(bad.argmax())
-            self._refuse(int(events.t[row]), int(events.x[row]), int(events.y[row]), row, events)
+        spec, last = self.spec, self._last if self._events else None
+        check_events(events, spec.width, spec.height, self._events, last)
         token = spec.tokens(events.x, events.y, events.p)
         if (unknown := token >= spec.vocabulary).any():
             row = int(unknown.argmax())
             self._refuse_token(int(token[row]), self._events + row)
         return token
-
-    def _refuse(self, t: int, x: int, y: int, row: int = 0, events: Events | None = None) -> None:
-        number = self._events + row
-        spec = self.spec
-        if not (0 <= x < spec.width and 0 <= y < spec.height):
-            raise UserError(
-                f"event {number} at x={x}, y={y} lies outside the model's {spec.width} x {spec.height} sensor; "
-                "check the sensor size, or crop with --roi or scale with --resize"
-            )
-        if not -LATEST <= t <= LATEST:
-            raise UserError(f"event {number} has the impossible time t={t}; check the recording")
-        before = int(events.t[row - 1]) if row and events is not None else self._last
-        raise UserError(
-            f"event {number} at t={t} is earlier than the event before it at t={before}; "
-            "sort the recording by time first, or reset the session between recordings"
-        )
 
     def _refuse_token(self, token: int, number: int) -> None:
         raise UserError(

@@ -143,12 +143,13 @@ def test_files_without_a_known_model(tmp_path, table, words, refusal):
     refusal(tmp_path / "m.pt", words)
 
 
-def test_unknown_families_name_the_known_ones(golden, tmp_path, refusal):
+def test_unknown_families_name_the_known_ones(tmp_path, refusal):
     save_file({"layer.weight": torch.ones(2)}, tmp_path / "m.safetensors")
     refusal(tmp_path / "m.safetensors", "is of no known model family", "layer.weight", *FAMILIES)
     about = describe_checkpoint(tmp_path / "m.safetensors")
     assert about["family"] is None and about["tensors"] == 1 and "no known model family" in about["notes"][-1]
-    refusal(golden.folder / "event2vec_tiny_flat.ckpt", "classifier.embed_net.embed.0.weight", *FAMILIES)
+    torch.save({"state_dict": {"net.weight": torch.ones(2)}, "pytorch-lightning_version": "2.5"}, tmp_path / "m.ckpt")
+    refusal(tmp_path / "m.ckpt", "Lightning checkpoint", "net.weight", *FAMILIES)
     (tmp_path / "checkpoint_1").write_bytes(msgpack.packb({"step": 3, "w": array([1], "float32", b"\0" * 4)}))
 
 
