@@ -48,7 +48,7 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
         "c/neurocompile.h": (PARTS / "neurocompile.h").read_bytes(),
         "c/example.c": (PARTS / "example.c").read_bytes(),
     }
-    return Artefact(files, {}, _report(program, loops, compiler, flags, files))
+    return Artefact(files, {}, _report(program, loops, FORMATS[target.dtype], compiler, flags, files))
 
 
 def generate(spec: ProgramSpec, loops: LoopProgram, shape: Shape, form: Format) -> tuple[str, bytes]:
@@ -93,7 +93,12 @@ def availability() -> Availability:
 
 
 def _report(
-    program: GraphProgram, loops: LoopProgram, compiler: Compiler, flags: tuple[str, ...], files: dict[str, bytes]
+    program: GraphProgram,
+    loops: LoopProgram,
+    form: Format,
+    compiler: Compiler,
+    flags: tuple[str, ...],
+    files: dict[str, bytes],
 ) -> dict[str, Any]:
     products = loops.multiply_adds
     stages = {
@@ -101,7 +106,7 @@ def _report(
             "nodes": len(program.graphs[name].graph),
             "loops": len(stage.statements),
             "multiply_adds": products[name],
-            "bytes": 4 * products[name],
+            "bytes": products[name] * form.step_bytes // form.group,
         }
         for name, stage in loops.stages.items()
     }

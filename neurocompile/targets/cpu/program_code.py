@@ -75,8 +75,10 @@ def _constants(spec: ProgramSpec, weights: Weights) -> list[str]:
     lines = [f"#define NC_{name} {value}" for name, value in values.items()]
     if front.get("fixed_dt_us") is not None:
         lines.append(f"#define NC_FIXED_DT {float(front['fixed_dt_us'])!r}")
-    labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in spec.labels) or "NULL"
-    return [*lines, "", f"static const char *const nc_labels[] = {{{labels}}};", ""]
+    if spec.labels:
+        labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in spec.labels)
+        lines.append(f"static const char *const nc_labels[] = {{{labels}}};")
+    return [*lines, ""]
 
 
 def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:

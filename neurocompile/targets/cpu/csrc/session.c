@@ -69,7 +69,13 @@ int nc_query(nc_info *info, size_t size_of_info) {
     return NC_OK;
 }
 
-const char *nc_label(uint32_t number) { return number < NC_LABELS ? nc_labels[number] : NULL; }
+const char *nc_label(uint32_t number) {
+#if NC_LABELS
+    if (number < NC_LABELS) return nc_labels[number];
+#endif
+    (void)number;
+    return NULL;
+}
 
 int nc_describe_state(uint32_t number, nc_state_info *info) {
     if (!info || number >= NC_STATES) return NC_ERROR_ARGUMENT;
