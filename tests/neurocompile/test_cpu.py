@@ -61,7 +61,7 @@ def assert_near(session, reference, tolerance: float) -> None:
     np.testing.assert_allclose(session.readout() / scale, wanted / scale, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [*OWN, *GOLDEN])
+@pytest.mark.parametrize("name", [*OWN, *(pytest.param(name, marks=pytest.mark.slow) for name in GOLDEN)])
 def test_networks_equal_the_reference(name, program, compiled, tmp_path):
     graphs = compiled(name)
     session = open_folder(graphs.spec, write(cpu.build(graphs, TargetSpec("cpu", "fp32")), tmp_path))
