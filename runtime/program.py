@@ -227,7 +227,7 @@ def check(spec: ProgramSpec) -> None:
         values |= {o.name for o in stage.outputs}
         fired.add(stage.name)
         if stage.trigger.after == REQUEST and not set(stage.inputs) <= {item.name for item in spec.items}:
-            raise ValueError(f"{where} answers on request, so it may take items and states only: no snapshot keeps more")
+            raise ValueError(f"{where} answers on request, so it may take items and states only")
     readouts = [s.name for s in spec.stages if s.trigger.after == REQUEST]
     if len(readouts) != 1:
         raise ValueError(f"a program has one readout, this one has {readouts}")
