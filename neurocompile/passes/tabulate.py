@@ -2,11 +2,12 @@
 
     token -> embedding -> norm -> B u      ->      row = table[token]; split the row
 
-The pass finds the subgraph itself: starting from a scalar integer input with a declared domain, it collects every
-node that depends on that index and constants alone; the values that leave this region are its frontier. One row of
-the table holds all of the frontier that shares a type, so that a firing touches one contiguous piece of memory.
+The pass finds the subgraph itself: starting from an integer input with a declared domain, it collects every node that
+depends on that index and constants alone; the values that leave this region are its frontier. One row of the table
+holds all of the frontier that shares a type, so that a firing touches one contiguous piece of memory. Of an index
+(N,), as a window of events has it, the region ends where its N rows would mix (`neurocompile.passes.rowwise`).
 
-It must not fire on a value that a second input, a state or a random operator reaches, on an index of rank > 0 or
+It must not fire on a value that a second input, a state or a random operator reaches, on an index of rank > 1 or
 without a declared domain that begins at 0, on a region that only moves data (a bare `Gather`, the row of a table), or
 where the table would exceed `LIMIT` bytes.
 """
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from neurocompile.graphs import Evaluator, clean, constant, is_constant, is_pure, needed_nodes, replace, shape_of
 from neurocompile.passes.report import Change
+from neurocompile.passes.rowwise import keeps_rows
 from runtime.program import TensorSpec
 
 LIMIT = 256 << 20
@@ -54,7 +56,10 @@ def tabulate(model: ir.Model, inputs: dict[str, TensorSpec], limit: int = LIMIT)
     changes = []
     for index in list(model.graph.inputs):
         spec = inputs.get(index.name or "")
-        if spec and spec.domain and spec.domain[0] == 0 and index.dtype in INTEGERS and shape_of(index) == ():
+        shape = shape_of(index)
+        # One row alone could not be told from a value that all rows share.
+        alone = shape is not None and (shape == () or (len(shape) == 1 and shape[0] > 1))
+        if spec and spec.domain and spec.domain[0] == 0 and index.dtype in INTEGERS and alone:
             nodes = region(model, index)
             frontier = _frontier(nodes)
             for kind in dict.fromkeys(value.dtype for value in frontier):
@@ -67,7 +72,8 @@ def tabulate(model: ir.Model, inputs: dict[str, TensorSpec], limit: int = LIMIT)
 
 
 def region(model: ir.Model, index: ir.Value) -> list[ir.Node]:
-    """The nodes that depend on `index` and constants alone, in graph order."""
+    """The nodes that depend on `index` and constants alone, in graph order, and keep its rows apart if it has any."""
+    rows = (shape_of(index) or (0,))[0]
     known = {value for value in model.graph.initializers.values() if is_constant(value)}
     reached, nodes = {index}, []
     for node in model.graph:
@@ -75,8 +81,9 @@ def region(model: ir.Model, index: ir.Value) -> list[ir.Node]:
         if not is_pure(node, model) or not values <= known | reached:
             continue
         if values & reached:
-            nodes.append(node)
-            reached.update(node.outputs)
+            if not rows or keeps_rows(node, reached, rows):
+                nodes.append(node)
+                reached.update(node.outputs)
         else:
             known.update(node.outputs)
     return nodes
@@ -99,7 +106,8 @@ def _tabulate(
     """Makes one table of values of one type, if that is worth it."""
     graph, dtype = model.graph, frontier[0].dtype
     shapes = [shape_of(value) for value in frontier]
-    widths = [prod(shape) for shape in shapes if shape is not None]
+    # Without the axis that counts the rows of an index (N,).
+    widths = [prod(shape[len(index.shape or ()) :]) for shape in shapes if shape is not None]
     if dtype is None or len(widths) < len(shapes) or rows * sum(widths) * dtype.itemsize > limit:
         return []
     if all(node.op_type in MOVES and not node.domain for node in nodes):
@@ -116,26 +124,31 @@ def _evaluate(
     """(rows, width) the frontier's values, flattened side by side, for every index."""
     evaluate = Evaluator(model, frontier, [index])
     assert index.dtype is not None
-    kind = index.dtype.numpy()
+    kind, shape = index.dtype.numpy(), shape_of(index) or ()
     table = np.empty((rows, width), dtype.numpy())
-    for row in range(rows):
-        parts = evaluate({index.name or "": np.asarray(row, kind)})
-        np.concatenate([part.reshape(-1) for part in parts], out=table[row])
+    for row in range(0, rows, prod(shape)):
+        # An index (N,) is asked for N rows at a time; the last ones begin anew at 0.
+        asked = (row + np.arange(prod(shape), dtype=kind)) % rows
+        parts = evaluate({index.name or "": asked.reshape(shape)})
+        found = np.concatenate([part.reshape(len(asked), -1) for part in parts], 1)
+        table[row : row + len(asked)] = found[: rows - row]
     return table
 
 
 def _rewire(graph: ir.Graph, index: ir.Value, frontier: list[ir.Value], widths: list[int], table: ir.Value) -> None:
     """Reads the row first of all (Gather, Split, Reshape) and lets everyone use it in place of the frontier."""
-    stem = table.name
-    row = _node(stem, "Gather", [table, index], [ir.Shape([sum(widths)])], table.type, axis=0)
+    stem, axis = table.name, len(index.shape or ())
+    many = list(shape_of(index) or ())
+    row = _node(stem, "Gather", [table, index], [ir.Shape([*many, sum(widths)])], table.type, axis=0)
     new, pieces = [row], row.outputs
     if len(frontier) > 1:
         sizes = constant(graph, f"{stem}/Split/sizes", np.asarray(widths, np.int64))
-        split = _node(stem, "Split", [*pieces, sizes], [ir.Shape([width]) for width in widths], table.type, axis=0)
+        shapes = [ir.Shape([*many, width]) for width in widths]
+        split = _node(stem, "Split", [*pieces, sizes], shapes, table.type, axis=axis)
         new, pieces = [row, split], split.outputs
     finals = []
     for number, (value, width, piece) in enumerate(zip(frontier, widths, pieces, strict=True)):
-        if (shape := shape_of(value)) != (width,):
+        if (shape := shape_of(value)) != (*many, width):
             target = constant(graph, f"{stem}/Reshape/shape", np.asarray(shape, np.int64))
             new.append(_node(f"{stem}/{number}", "Reshape", [piece, target], [ir.Shape(shape or ())], table.type))
             piece = new[-1].outputs[0]
