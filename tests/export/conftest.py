@@ -46,6 +46,22 @@ def run(monkeypatch, capfd) -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
+def refused() -> Callable[..., None]:
+    """Checks that a command said one line that names all of some fragments."""
+
+    def check(answer: Answer, *fragments: str, code: int = 2) -> None:
+        assert answer.code == code, answer
+        assert answer.out == ""
+        [line] = answer.err.splitlines()
+        assert line.startswith("error: ")
+        for fragment in fragments:
+            assert fragment in line
+        assert len(line) < 500
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     """A checkpoint of this software with random weights."""
     with torch.random.fork_rng():
