@@ -166,8 +166,9 @@ def test_online_inference(page):
 
 def test_the_program_on_the_front_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.neuro").symlink_to(SHIPPED, target_is_directory=True)
     (source,) = [content for kind, content, _ in blocks((ROOT / "README.md").read_text()) if kind == "python"]
+    (bundle,) = re.findall(r'"(\w+\.neuro)"', source)
+    (tmp_path / bundle).symlink_to(SHIPPED, target_is_directory=True)
     names: dict[str, Any] = {"events": [(1000 * k, k % 34, 5, k % 2 == 0) for k in range(100)]}
     exec(source, names)
     assert names["session"].items == 100
