@@ -30,11 +30,9 @@ def diagonal_scan(
     re = torch.zeros_like(b_re[:, 0]) if x0_re is None else x0_re
     im = torch.zeros_like(b_im[:, 0]) if x0_im is None else x0_im
     states_re, states_im = [], []
-    for k in range(b_re.shape[1]):
-        re, im = (
-            a_re[:, k] * re - a_im[:, k] * im + b_re[:, k],
-            a_re[:, k] * im + a_im[:, k] * re + b_im[:, k],
-        )
+    # Unbound once, because the gradient of indexing inside the loop would be a full tensor for every step.
+    for ar, ai, br, bi in zip(*(value.unbind(1) for value in (a_re, a_im, b_re, b_im)), strict=True):
+        re, im = ar * re - ai * im + br, ar * im + ai * re + bi
         states_re.append(re)
         states_im.append(im)
     return torch.stack(states_re, 1), torch.stack(states_im, 1)
