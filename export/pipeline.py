@@ -85,8 +85,7 @@ def export_model(
     spec = find_target(target)
     require(spec)
     place = model.resolve()
-    name = place.name if place.is_dir() else place.stem
-    output = output or Path(f"{name}.neuro")
+    output = output or Path(f"{place.name if place.is_dir() else place.stem}.neuro")
     progress("open checkpoint")
     checkpoint = open_checkpoint(model, preset=preset, config=config, trust_pickle=trust_pickle)
     if not hasattr(checkpoint.model, "stream_program"):
@@ -104,7 +103,7 @@ def export_model(
         progress(f"build {spec}")
         artefact = build(rewritten, spec)
         manifest = {
-            "name": name,
+            "name": output.resolve().name.removesuffix(".neuro"),
             "created_by": _tools(),
             "model": _model(checkpoint, model),
             "target": {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device},
@@ -120,6 +119,8 @@ def export_model(
         parity.require()
         stage.add({TRACE: parity.trace.to_bytes()})
         manifest["parity"] = {**parity.report, "adapters": list(adapters)}
+        if artefact.proxy:
+            manifest["parity"]["status"] = f"proxy: {artefact.proxy}"
         stage.write_manifest(manifest)
     return Export(output, manifest, tuple(checkpoint.notes))
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime import machine, proof
+from runtime.backends import source
 from runtime.bundle import Bundle
 from runtime.errors import UserError
 from runtime.session import ScheduledSession, Session
 
 SHIPPED = Path(__file__).parent / "shipped" / "nmnist_ssm.neuro"
+SHIPPED_SOURCE = Path(__file__).parent / "shipped" / "nmnist_ssm_cpu.neuro"
 
 
 def open_session(
@@ -63,6 +65,20 @@ def shipped_bundle() -> Path:
     if not SHIPPED.is_dir():
         raise UserError(f"this installation is without the shipped model ({SHIPPED}); name a bundle, or install anew")
     return SHIPPED
+
+
+def fastest_shipped_bundle() -> tuple[Path, str]:
+    """The shipped model in the form that answers fastest here.
+
+    Returns:
+        Its folder, and why it is not the compiled form (empty if it is).
+
+    Raises:
+        UserError: See `shipped_bundle`.
+    """
+    if SHIPPED_SOURCE.is_dir() and not (reason := source.obstacle()):
+        return SHIPPED_SOURCE, ""
+    return shipped_bundle(), reason if SHIPPED_SOURCE.is_dir() else f"{SHIPPED_SOURCE} is missing"
 
 
 def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:

@@ -30,11 +30,14 @@ class Artefact:
         files: Path inside the bundle -> bytes.
         graphs: Stage name -> path of its graph, for backends that run stage by stage.
         report: What the export prints and the manifest keeps.
+        proxy: Empty if parity on this machine proves what ships; else by what it only speaks for that, for instance
+            by another compiler's output. The runtime then wants a verification where it runs.
     """
 
     files: dict[str, bytes]
     graphs: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    proxy: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from runtime.backends import source
 from runtime.bundle import Bundle
 from runtime.errors import InternalError, UserError
 from runtime.events.container import Events
@@ -264,13 +265,18 @@ def open_native(bundle: Bundle, *, tick_us: float = 1.0) -> NativeSession:
     Raises:
         UserError: If the library is not for this machine or a file was changed.
     """
-    name = next((name for name in LIBRARIES if name in bundle.manifest["files"]), None)
+    files = bundle.manifest["files"]
+    name = next((name for name in (*LIBRARIES, source.SOURCE) if name in files), None)
     if name is None:
         raise UserError(f"{bundle.root} holds no compiled library ({', '.join(LIBRARIES)}); export the model again")
-    key = (str((bundle.root / name).resolve()), bundle.manifest["files"][name]["sha256"])
+    key = (str((bundle.root / name).resolve()), files[name]["sha256"])
     model = _MODELS.get(key)
     if model is None:
-        bundle.read(name)
-        model = NativeModel(bundle.program, bundle.root / name, bundle.read(WEIGHTS))
+        if name == source.SOURCE:
+            path = source.library(bundle)
+        else:
+            bundle.read(name)
+            path = bundle.root / name
+        model = NativeModel(bundle.program, path, bundle.read(WEIGHTS))
         _MODELS[key] = model
     return NativeSession(bundle.program, model, tick_us=tick_us)

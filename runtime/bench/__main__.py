@@ -17,7 +17,7 @@ from runtime.bench.show import show
 from runtime.bench.workload import Workload, of_recording, shipped
 from runtime.bundle import Bundle, open_bundle
 from runtime.errors import UserError, guard
-from runtime.open import shipped_bundle
+from runtime.open import fastest_shipped_bundle
 from runtime.verify import gate
 
 EVENTS = 50_000
@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
         description="Time a bundle event by event, with carried state, after verifying it on this machine.",
         epilog="Exit code 1: parity is red and nothing was timed.",
     )
-    made.add_argument("bundle", nargs="?", help="the NAME.neuro folder [the shipped model]")
+    made.add_argument(
+        "bundle", nargs="?", help="the NAME.neuro folder [the shipped model, compiled here where there is a C compiler]"
+    )
     made.add_argument(
         "--batch", type=inputs.count, default=1, metavar="N", help="independent sessions, interleaved [1]"
     )
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UserError(f"{options.json}: its folder does not exist; make it first")
     plot.check(options.plot)
-    bundle = open_bundle(options.bundle or shipped_bundle())
+    bundle = open_bundle(options.bundle or _shipped())
     if options.pin is not None and not machine.pin(options.pin):
         raise UserError(f"this process cannot be kept on core {options.pin}; choose one of {machine.affinity()}")
     workload, done = _workload(bundle, options)
@@ -96,6 +98,13 @@ def _run(options: argparse.Namespace) -> int:
         closed = {name: values for name, values in result.raw.items() if not name.startswith("stage ")}
         plot.latencies(options.plot, closed, f"{bundle.name} {bundle.target} on {here['cpu']}, batch {plan.batch}")
     return 0
+
+
+def _shipped() -> Path:
+    path, reason = fastest_shipped_bundle()
+    if reason:
+        print(f"the shipped model runs on ONNX Runtime: {reason}", file=sys.stderr)
+    return path
 
 
 def _workload(bundle: Bundle, options: argparse.Namespace) -> tuple[Workload, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from models.zoo import shipped_checkpoint
 from runtime.bundle import open_bundle
 from runtime.events.shipped import samples
 from runtime.front_ends import front_end
-from runtime.open import open_session, shipped_bundle
+from runtime.open import SHIPPED_SOURCE, open_session, shipped_bundle
 from runtime.trace import push_singly
 
 BOUND = 1e-4
@@ -57,3 +57,11 @@ def test_bundle_is_what_export_makes_of_the_checkpoint(tmp_path, bundle):
         session.push(recording.events)
     np.testing.assert_allclose(first.readout(), second.readout(), rtol=1e-5, atol=1e-6)
     assert bundle.parity["status"] == "proved"
+
+
+def test_source_bundle_is_what_export_makes_of_the_checkpoint(tmp_path):
+    made = open_bundle(export_model(shipped_checkpoint(), "cpu-fp32@source", tmp_path / "again.neuro").path)
+    shipped = open_bundle(SHIPPED_SOURCE)
+    assert made.program == shipped.program
+    again = f"neurocompile export --model {shipped_checkpoint()} --target cpu-fp32@source -o {SHIPPED_SOURCE}"
+    assert made.read("c/model.c") == shipped.read("c/model.c"), f"the generator changed; run: {again}"

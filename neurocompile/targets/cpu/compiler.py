@@ -12,13 +12,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from runtime.backends.source import FLAGS
 from runtime.errors import InternalError, UserError
 
-# Results must be reproducible: nothing here lets the compiler reorder sums.
-FLAGS = (
-    *("-std=c17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-plt"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
-)
 INSTALL = "install a C compiler (Debian: apt install gcc) or pip install ziglang"
 
 

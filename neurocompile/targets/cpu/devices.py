@@ -6,8 +6,14 @@ from neurocompile.targets.cpu.compiler import Compiler
 from neurocompile.targets.cpu.product_code import Shape
 from runtime.errors import UserError
 
+SOURCE = "source"
+"""No processor in particular: the bundle ships C, which the machine that runs it compiles."""
+
+SOURCE_SHAPE = Shape(lanes=8, widest=64)
+
 FLAGS: dict[str, tuple[str, ...]] = {
     "native": ("-march=native",),
+    "source": (),
     "x86-64-v2": ("-march=x86-64-v2",),
     "x86-64-v3": ("-march=x86-64-v3",),
     "x86-64-v4": ("-march=x86-64-v4",),

@@ -1,9 +1,10 @@
-/* Vectors of NC_LANES floats: the widest that the target has. */
+/* Vectors of NC_LANES floats: the widest that the target has, unless the code was generated for a given number. */
 
 #include <math.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(NC_LANES)
+#elif defined(__AVX512F__)
 #define NC_LANES 16
 #elif defined(__AVX__)
 #define NC_LANES 8
