@@ -76,9 +76,10 @@ def fastest_shipped_bundle() -> tuple[Path, str]:
     Raises:
         UserError: See `shipped_bundle`.
     """
-    if SHIPPED_SOURCE.is_dir() and not (reason := source.obstacle()):
-        return SHIPPED_SOURCE, ""
-    return shipped_bundle(), reason if SHIPPED_SOURCE.is_dir() else f"{SHIPPED_SOURCE} is missing"
+    if not SHIPPED_SOURCE.is_dir():
+        return shipped_bundle(), f"{SHIPPED_SOURCE} is missing"
+    reason = source.obstacle()
+    return (shipped_bundle(), reason) if reason else (SHIPPED_SOURCE, "")
 
 
 def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:

@@ -1,4 +1,4 @@
-"""Bundles that ship C instead of a library: compiled once by the machine that runs them, then kept in the user's cache."""
+"""Bundles that ship C instead of a library: compiled once by the machine that runs them, then kept in its cache."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description="Time a bundle event by event, with carried state, after verifying it on this machine.",
         epilog="Exit code 1: parity is red and nothing was timed.",
     )
-    made.add_argument(
-        "bundle", nargs="?", help="the NAME.neuro folder [the shipped model, compiled here where there is a C compiler]"
-    )
+    made.add_argument("bundle", nargs="?", help="the NAME.neuro folder [the shipped model, compiled here if possible]")
     made.add_argument(
         "--batch", type=inputs.count, default=1, metavar="N", help="independent sessions, interleaved [1]"
     )
