@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from neurocompile.lowering.loops import Access, Buffer, Fold, Let, Load, MatVec, Nest, Statement, Store, accesses
+from neurocompile.lowering.loops import Access, Buffer, Fold, Let, Load, Nest, Statement, Store, accesses, renamed
 
 
 def settle(
@@ -27,10 +27,10 @@ def settle(
     kept, copies = [], []
     for old, new in states.values():
         if _safe(statements, old, new):
-            statements = [_renamed(statement, new, old) for statement in statements]
+            statements = [renamed(statement, new, old) for statement in statements]
             continue
         local = replace(new, kind="local")
-        statements = [_renamed(statement, new, local) for statement in statements]
+        statements = [renamed(statement, new, local) for statement in statements]
         kept.append(local)
         copies.append(Nest((old.size,), (Let("v", Load(Access(local, 0, (1,)))), Store(Access(old, 0, (1,)), "v"))))
     return [*statements, *copies], kept
@@ -48,7 +48,7 @@ def _safe(statements: list[Statement], old: Buffer, new: Buffer) -> bool:
     if first not in reads:
         return True
     nest = statements[first]
-    if isinstance(nest, MatVec) or len(writes) > 1:
+    if not isinstance(nest, Nest) or len(writes) > 1:
         return False
     if any(isinstance(line, Fold) and line.access.buffer == new for line in nest.body):
         return False
@@ -62,21 +62,3 @@ def _apart(load: Access, store: Access, shape: tuple[int, ...]) -> bool:
         return True
     (low, high), (first, last) = load.span(shape), store.span(shape)
     return high < first or last < low
-
-
-def _renamed(statement: Statement, old: Buffer, new: Buffer) -> Statement:
-    def access(a: Access) -> Access:
-        return replace(a, buffer=new) if a.buffer == old else a
-
-    if isinstance(statement, MatVec):
-        pieces = tuple((access(a), length) for a, length in statement.pieces)
-        return replace(statement, out=access(statement.out), pieces=pieces)
-    body: list[Let | Store | Fold] = []
-    for line in statement.body:
-        if not isinstance(line, Let):
-            body.append(replace(line, access=access(line.access)))
-        elif isinstance(line.value, Load):
-            body.append(replace(line, value=Load(access(line.value.access))))
-        else:
-            body.append(line)
-    return replace(statement, body=tuple(body))

@@ -9,7 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, LoopProgram, MatVec, Nest, StageLoops, Store
+from neurocompile.lowering.loops import (
+    Access,
+    Apply,
+    Attention,
+    Constant,
+    Fold,
+    Let,
+    LoopProgram,
+    MatMul,
+    MatVec,
+    Nest,
+    Rows,
+    StageLoops,
+    Store,
+    folded,
+)
 from runtime.program import ProgramSpec
 
 MEANING: dict[str, Callable[..., np.ndarray]] = {
@@ -41,9 +56,10 @@ MEANING: dict[str, Callable[..., np.ndarray]] = {
     "select": np.where,
     "cast": lambda x: x,
 }
-FOLD: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sum": np.sum, "max": np.max, "min": np.min}
+FOLD: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "max": np.max, "min": np.min}
 
 Memory = dict[str, np.ndarray]
+QUERIES = 256
 
 
 def run_stage(stage: StageLoops, memory: Memory) -> None:
@@ -57,10 +73,7 @@ def run_stage(stage: StageLoops, memory: Memory) -> None:
         memory[buffer.name] = np.full(buffer.size, _poison(buffer.dtype), buffer.dtype)
     with np.errstate(all="ignore"):
         for statement in stage.statements:
-            if isinstance(statement, MatVec):
-                _mat_vec(statement, memory)
-            else:
-                _nest(statement, memory)
+            EXECUTE[type(statement)](statement, memory)
 
 
 def _poison(dtype: str) -> Any:
@@ -84,7 +97,9 @@ def _nest(nest: Nest, memory: Memory) -> None:
             _window(line.access, nest.shape, memory)[...] = names[line.name]
         elif isinstance(line, Fold):
             everything = np.broadcast_to(names[line.name], nest.shape)
-            memory[line.access.buffer.name][line.access.offset] = FOLD[line.kind](everything)
+            gone = tuple(d for d, fold in enumerate(folded(line.access, nest.shape)) if fold)
+            kept = tuple(1 if d in gone else n for d, n in enumerate(nest.shape))
+            _window(line.access, kept, memory)[...] = FOLD[line.kind](everything, axis=gone, keepdims=True)
         else:
             names[line.name] = _value(line, names, nest.shape, memory)
 
@@ -103,6 +118,46 @@ def _mat_vec(product: MatVec, memory: Memory) -> None:
     x = np.concatenate([_window(access, (length,), memory) for access, length in product.pieces])
     weight = memory[product.weight.name].reshape(product.inputs, product.outputs)
     _window(product.out, (product.outputs,), memory)[...] = x @ weight
+
+
+def _mat_mul(product: MatMul, memory: Memory) -> None:
+    pieces = [_window(access, (product.rows, length), memory) for access, length in product.pieces]
+    weight = memory[product.weight.name].reshape(product.inputs, product.outputs)
+    _window(product.out, (product.rows, product.outputs), memory)[...] = np.concatenate(pieces, 1) @ weight
+
+
+def _rows(rows: Rows, memory: Memory) -> None:
+    index = _window(rows.index, (rows.rows,), memory)
+    if (index < 0).any() or (index >= rows.table_rows).any():
+        raise IndexError(f"a row of {rows.table.buffer.name} does not exist; it has {rows.table_rows}")
+    table = _window(rows.table, (rows.table_rows, rows.width), memory)
+    _window(rows.out, (rows.rows, rows.width), memory)[...] = table[index]
+
+
+def _attention(op: Attention, memory: Memory) -> None:
+    """Query by query in blocks; prefix sums of the gates and their differences are float64, everything else float32."""
+    q, k, v, log_f = (_window(getattr(op, name), op.boxes[name], memory) for name in ("q", "k", "v", "log_f"))
+    out, root = _window(op.out, op.boxes["out"], memory), np.float32(np.sqrt(op.width))
+    for head in range(op.heads):
+        keys, values = (array[:, head // (op.heads // op.key_heads)] for array in (k, v))
+        passed = np.cumsum(log_f[:, head], dtype=np.float64)
+        for begin in range(0, op.steps, QUERIES):
+            here = slice(begin, min(begin + QUERIES, op.steps))
+            decay = (passed[here, None] - passed[None, : here.stop]).astype(np.float32)
+            scores = (q[here, head] / root) @ keys[: here.stop].T + decay
+            later = np.arange(here.stop) > np.arange(here.start, here.stop)[:, None]
+            scores[later] = -np.inf
+            weights = np.exp(scores - scores.max(1, keepdims=True))
+            out[here, head] = weights @ values[: here.stop] / weights.sum(1, keepdims=True)
+
+
+EXECUTE: dict[type, Callable[..., None]] = {
+    Nest: _nest,
+    MatVec: _mat_vec,
+    MatMul: _mat_mul,
+    Rows: _rows,
+    Attention: _attention,
+}
 
 
 class LoopExecutor:

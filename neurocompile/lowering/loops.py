@@ -1,10 +1,13 @@
 """The loop level: what generated code is made of. Small frozen dataclasses; `interpreter` says what each one means.
 
-A stage is a list of statements over flat buffers. There are three statements:
+A stage is a list of statements over flat buffers:
 
-    Nest     independent iterations over a box; per element: `Let` a name be a load, a constant or an operation, then
-             `Store` it, or `Fold` it into one element over all iterations
-    MatVec   out[n] = Σ_k x[k] W[k, n], with x in one or several pieces
+    Nest       independent iterations over a box; per element: `Let` a name be a load, a constant or an operation, then
+               `Store` it, or `Fold` it over the dimensions that its index map does not walk through
+    MatVec     out[n] = Σ_k x[k] W[k, n], with x in one or several pieces
+    MatMul     the same for every row of x; rows may overlap, which makes a convolution of it
+    Rows       rows of a table, one per element of an integer item
+    Attention  softmax attention that looks back and decays by a gate per step, see the op `forgetting_attention`
     (a copy is a nest of one load and one store; a view is an index map and no statement at all)
 
 Every element that a statement touches is an affine index map: offset + row · row_stride + Σ strides[d] · i[d], where
@@ -14,7 +17,7 @@ Every element that a statement touches is an affine index map: offset + row · r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -127,7 +130,10 @@ class Store:
 
 @dataclass(frozen=True)
 class Fold:
-    """Combines a named value over all iterations into one element; `kind` is one of `FOLDS`."""
+    """Combines a named value over all iterations that share an element; `kind` is one of `FOLDS`.
+
+    Dimensions in which the index map has stride 0 are folded; all folds of a nest fold the same ones.
+    """
 
     kind: str
     access: Access
@@ -161,7 +167,89 @@ class MatVec:
     outputs: int
 
 
-Statement = Nest | MatVec
+@dataclass(frozen=True)
+class MatMul:
+    """out[r, n] = Σ_k x[r, k] W[k, n].
+
+    Attributes:
+        out: Index map over (R, N).
+        pieces: x, as (index map over (R, length) with neighbouring inputs side by side, length).
+        weight: Buffer of K·N elements, row-major (K, N).
+        rows: R.
+        inputs: K.
+        outputs: N.
+    """
+
+    out: Access
+    pieces: tuple[tuple[Access, int], ...]
+    weight: Buffer
+    rows: int
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """out[r, :] = table[index[r], :].
+
+    Attributes:
+        out: Index map over (R, W).
+        table: Index map over (V, W), a whole constant.
+        index: Index map over (R,) of an int64 item in `[0, V)`.
+        rows: R.
+        table_rows: V.
+        width: W.
+    """
+
+    out: Access
+    table: Access
+    index: Access
+    rows: int
+    table_rows: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Attention:
+    """o_i = Σ_{j <= i} softmax_j(q_i · k_j / √D + Σ_{r = j+1 .. i} log_f_r) v_j.
+
+    Keys whose weights together are at most 2^-24 of the running sum may be left out, see the op `forgetting_attention`.
+
+    Attributes:
+        out: Index map over (T, H, D).
+        q: The same.
+        k: Index map over (T, K, D); query head h reads key head h // (H / K).
+        v: The same.
+        log_f: Index map over (T, H).
+        steps: T.
+        heads: H.
+        key_heads: K.
+        width: D.
+    """
+
+    out: Access
+    q: Access
+    k: Access
+    v: Access
+    log_f: Access
+    steps: int
+    heads: int
+    key_heads: int
+    width: int
+
+    @property
+    def boxes(self) -> dict[str, tuple[int, ...]]:
+        """The box of every index map."""
+        queries, keys = (self.steps, self.heads, self.width), (self.steps, self.key_heads, self.width)
+        return {"q": queries, "k": keys, "v": keys, "log_f": queries[:2], "out": queries}
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all pairs that look back; leaving out keys makes them fewer."""
+        return self.steps * (self.steps + 1) * self.heads * self.width
+
+
+Statement = Nest | MatVec | MatMul | Rows | Attention
 
 
 @dataclass(frozen=True)
@@ -199,26 +287,79 @@ class LoopProgram:
 
     @property
     def multiply_adds(self) -> dict[str, int]:
-        """Multiply-adds of the matrix-vector products, per firing of each stage."""
+        """Multiply-adds of products and attention, per firing of each stage."""
+        return {name: sum(map(multiply_adds, stage.statements)) for name, stage in self.stages.items()}
+
+    @property
+    def matrix_elements(self) -> dict[str, int]:
+        """Elements of the matrices that a firing of each stage reads."""
         return {
-            name: sum(s.inputs * s.outputs for s in stage.statements if isinstance(s, MatVec))
+            name: sum(s.inputs * s.outputs for s in stage.statements if isinstance(s, MatVec | MatMul))
             for name, stage in self.stages.items()
         }
 
 
+def multiply_adds(statement: Statement) -> int:
+    """Multiply-adds of a product or an attention; a nest has none that count."""
+    if isinstance(statement, Attention):
+        return statement.multiply_adds
+    if isinstance(statement, MatVec | MatMul):
+        return (statement.rows if isinstance(statement, MatMul) else 1) * statement.inputs * statement.outputs
+    return 0
+
+
 def accesses(statement: Statement) -> Iterator[tuple[Access, tuple[int, ...], bool]]:
     """Every index map of a statement with its box, and whether it is written."""
-    if isinstance(statement, MatVec):
+    if isinstance(statement, MatVec | MatMul):
+        rows = (statement.rows,) if isinstance(statement, MatMul) else ()
         for access, length in statement.pieces:
-            yield access, (length,), False
-        yield statement.out, (statement.outputs,), True
+            yield access, (*rows, length), False
+        yield statement.out, (*rows, statement.outputs), True
+        return
+    if isinstance(statement, Rows):
+        yield statement.table, (statement.table_rows, statement.width), False
+        yield statement.index, (statement.rows,), False
+        yield statement.out, (statement.rows, statement.width), True
+        return
+    if isinstance(statement, Attention):
+        for name, box in statement.boxes.items():
+            yield getattr(statement, name), box, name == "out"
         return
     for line in statement.body:
         if isinstance(line, Let):
             if isinstance(line.value, Load):
                 yield line.value.access, statement.shape, False
         else:
-            yield line.access, statement.shape if isinstance(line, Store) else (1,) * len(line.access.strides), True
+            yield line.access, statement.shape, True
+
+
+def folded(access: Access, shape: tuple[int, ...]) -> tuple[bool, ...]:
+    """Which dimensions a fold into this element combines."""
+    return tuple(stride == 0 for stride, _ in zip(access.strides, shape, strict=True))
+
+
+def renamed(statement: Statement, old: Buffer, new: Buffer) -> Statement:
+    """The statement with every index map into one buffer turned into the same map into another."""
+
+    def access(a: Access) -> Access:
+        return replace(a, buffer=new) if a.buffer == old else a
+
+    if isinstance(statement, MatVec | MatMul):
+        pieces = tuple((access(a), length) for a, length in statement.pieces)
+        return replace(statement, out=access(statement.out), pieces=pieces)
+    if isinstance(statement, Rows):
+        return replace(statement, out=access(statement.out), index=access(statement.index))
+    if isinstance(statement, Attention):
+        return replace(statement, **{name: access(getattr(statement, name)) for name in statement.boxes})
+    body: list[Let | Store | Fold] = []
+    for line in statement.body:
+        if not isinstance(line, Let):
+            body.append(replace(line, access=access(line.access)))
+        elif isinstance(line.value, Load):
+            body.append(replace(line, value=Load(access(line.value.access))))
+        else:
+            body.append(line)
+    return replace(statement, body=tuple(body))
 
 
 def check(stage: StageLoops) -> None:
@@ -231,14 +372,14 @@ def check(stage: StageLoops) -> None:
                 raise ValueError(f"stage {stage.name}: elements {low}..{high} of {access.buffer} do not exist")
             if written and access.buffer.kind in ("weight", "item"):
                 raise ValueError(f"stage {stage.name} writes the constant {access.buffer.name}")
-        if isinstance(statement, MatVec):
+        if isinstance(statement, MatVec | MatMul):
             if statement.weight.size != statement.inputs * statement.outputs:
                 raise ValueError(
                     f"stage {stage.name}: {statement.weight} is not {statement.inputs} x {statement.outputs}"
                 )
             if sum(length for _, length in statement.pieces) != statement.inputs:
                 raise ValueError(f"stage {stage.name}: the pieces of x do not add up to {statement.inputs}")
-        else:
+        elif isinstance(statement, Nest):
             _check_names(stage.name, statement)
 
 
@@ -256,3 +397,5 @@ def _check_names(stage: str, nest: Nest) -> None:
             known.add(line.name)
         elif line.name not in known:
             raise ValueError(f"stage {stage} stores {line.name!r} before it is let")
+    if len({folded(line.access, nest.shape) for line in nest.body if isinstance(line, Fold)}) > 1:
+        raise ValueError(f"stage {stage} folds over different dimensions in one nest")

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-import neurocompile.lowering.elementwise  # noqa: F401  (registers its operators)
+import neurocompile.lowering.elementwise
+import neurocompile.lowering.reductions
+import neurocompile.lowering.sequences  # noqa: F401  (these register their operators)
 from neurocompile.graph_program import GraphProgram
 from neurocompile.graphs import shape_of
 from neurocompile.lowering.in_place import settle
-from neurocompile.lowering.loops import Buffer, LoopProgram, MatVec, StageLoops, accesses, check
+from neurocompile.lowering.loops import Buffer, LoopProgram, MatMul, MatVec, StageLoops, accesses, check
 from neurocompile.lowering.nests import statements
 from neurocompile.lowering.operators import OPERATORS, Call, Value
 from neurocompile.lowering.tasks import StageBuilder, Task, Weights
@@ -67,7 +69,7 @@ def _used(stages: dict[str, StageLoops]) -> set[str]:
     names = set()
     for statement in (statement for stage in stages.values() for statement in stage.statements):
         names |= {access.buffer.name for access, _, _ in accesses(statement)}
-        if isinstance(statement, MatVec):
+        if isinstance(statement, MatVec | MatMul):
             names.add(statement.weight.name)
     return names
 
@@ -110,11 +112,11 @@ class _Stage:
 
     def _node(self, node: ir.Node) -> None:
         name = node.op_type
-        if node.domain not in ("", "ai.onnx") or name not in OPERATORS:
-            label = f"{node.domain}::{name}" if node.domain else name
+        label = name if node.domain in ("", "ai.onnx") else f"{node.domain}::{name}"
+        if label not in OPERATORS:
             self.builder.refuse(label, "the loop level has no lowering for it")
         inputs = [None if value is None else self.values[value] for value in node.inputs]
-        result = OPERATORS[name](Call(node, self.builder, inputs))
+        result = OPERATORS[label](Call(node, self.builder, inputs))
         results = result if isinstance(result, list) else [result]
         for value, found in zip(node.outputs, results, strict=False):
             declared = shape_of(value)

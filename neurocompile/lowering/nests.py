@@ -1,17 +1,34 @@
 """From tasks to statements: phases, fusion, nests.
 
-Tasks fall into phases. A map joins the nest of its consumers where both run over the same box; mat-vecs, folds, and
+Tasks fall into phases. A map joins the nest of its consumers where both run over the same box; products, folds, and
 maps that read another map through an index map need the result in memory, so they begin a new phase. Within a phase,
-all maps and folds over one box are one nest. A map moves to the latest phase that its consumers allow, so that it needs
+all maps and folds over one box are one nest, but folds over different dimensions are nests of their own, in each of
+which the maps they need are made again. A map moves to the latest phase that its consumers allow, so that it needs
 no buffer where one consumer exists. Scalars are computed inside every nest that uses them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from neurocompile.lowering.loops import Access, Apply, Buffer, Constant, Fold, Let, Load, MatVec, Nest, Statement, Store
+from neurocompile.lowering.loops import (
+    Access,
+    Apply,
+    Attention,
+    Buffer,
+    Constant,
+    Fold,
+    Let,
+    Load,
+    MatMul,
+    MatVec,
+    Nest,
+    Rows,
+    Statement,
+    Store,
+)
 from neurocompile.lowering.tasks import Operand, Task
 from neurocompile.lowering.views import Tensor, View, access_of
 
@@ -32,20 +49,20 @@ def statements(tasks: list[Task], buffers: dict[Tensor, Buffer]) -> list[Stateme
         now = [task for task in tasks if phases[task] == phase]
         boxes: dict[tuple[int, ...], list[Task]] = defaultdict(list)
         for task in now:
-            if task.kind != "matvec":
+            if task.kind in LOOPS:
                 boxes[task.box].append(task)
         scalars = [task for task in boxes.pop((), []) if task.kind == "fold" or _stored(task, phases)]
         for box, members in boxes.items():
-            result.append(_nest(box, members, phases, buffers))
-        result += [_mat_vec(task, buffers) for task in now if task.kind == "matvec"]
+            result += _nests(box, members, phases, buffers)
+        result += [PRIMITIVES[task.kind](task, buffers) for task in now if task.kind not in LOOPS]
         if scalars:
-            result.append(_nest((), scalars, phases, buffers))
+            result += _nests((), scalars, phases, buffers)
     return result
 
 
 def fusable(producer: Task, consumer: Task, view: View) -> bool:
     """Whether the consumer can take the producer's value from a register."""
-    if producer.kind != "map" or consumer.kind == "matvec" or not producer.target.is_whole:
+    if producer.kind != "map" or consumer.kind not in LOOPS or not producer.target.is_whole:
         return False
     if producer.box == ():
         return True
@@ -133,30 +150,81 @@ def _known(buffers: dict[Tensor, Buffer], tensor: Tensor) -> dict[Tensor, Buffer
     return buffers
 
 
-def _nest(box: tuple[int, ...], members: list[Task], phases: dict[Task, int], buffers: dict[Tensor, Buffer]) -> Nest:
-    body = _Body(box, set(members), buffers)
-    ends: list[Store | Fold] = []
+def _nests(
+    box: tuple[int, ...], members: list[Task], phases: dict[Task, int], buffers: dict[Tensor, Buffer]
+) -> list[Statement]:
+    """One nest for all that is stored and the folds that go with it, and one for every other kind of fold."""
+    stored = [task for task in members if task.kind == "map" and _stored(task, phases)]
+    folds: dict[tuple[bool, ...], list[Task]] = defaultdict(list)
     for task in members:
         if task.kind == "fold":
-            target = body.access(replace(task.target, shape=(), strides=()))
-            ends.append(Fold(task.operation, target, body.operand(task, task.operands[0])))
+            kept = task.target.broadcast(task.views[0].shape)
+            folds[tuple(s == 0 for n, s in zip(kept.shape, kept.strides, strict=True) if n != 1)].append(task)
+    groups = list(folds.values()) or [[]]
+    if stored or folds:
+        groups[0] = [task for task in members if task in stored or task in groups[0]]
+    return [_nest(box, group, members, buffers) for group in groups if group]
+
+
+def _nest(box: tuple[int, ...], ends: list[Task], members: list[Task], buffers: dict[Tensor, Buffer]) -> Nest:
+    body = _Body(box, set(members), buffers)
+    lines: list[Store | Fold] = []
+    for task in ends:
+        if task.kind == "fold":
+            name = body.operand(task, task.operands[0])
+            lines.append(Fold(task.operation, body.access(task.target.broadcast(task.views[0].shape)), name))
         else:
             name = body.task(task)
-            if _stored(task, phases):
-                ends.append(Store(body.access(task.target), name))
-    return _coalesced(Nest(box, (*body.lines, *ends)))
+            lines.append(Store(body.access(task.target), name))
+    return _coalesced(Nest(box, (*body.lines, *lines)))
 
 
 def _mat_vec(task: Task, buffers: dict[Tensor, Buffer]) -> MatVec:
     assert task.weight is not None
     inputs, outputs = task.weight.shape
-    pieces = tuple((_vector(view, buffers), view.shape[0]) for view in task.views)
-    return MatVec(_vector(task.target, buffers), pieces, _known(buffers, task.weight)[task.weight], inputs, outputs)
+    pieces = tuple((_box_access(view, buffers), view.shape[0]) for view in task.views)
+    return MatVec(_box_access(task.target, buffers), pieces, _weight(task, buffers), inputs, outputs)
 
 
-def _vector(view: View, buffers: dict[Tensor, Buffer]) -> Access:
-    access = access_of(view, tuple(n for n in view.shape if n != 1), _known(buffers, view.tensor))
-    return access if access.strides else replace(access, strides=(0,))
+def _mat_mul(task: Task, buffers: dict[Tensor, Buffer]) -> MatMul:
+    assert task.weight is not None
+    inputs, outputs = task.weight.shape
+    pieces = tuple((_box_access(view, buffers), view.shape[1]) for view in task.views)
+    out = _box_access(task.target, buffers)
+    return MatMul(out, pieces, _weight(task, buffers), task.target.shape[0], inputs, outputs)
+
+
+def _rows(task: Task, buffers: dict[Tensor, Buffer]) -> Rows:
+    table, index = task.views
+    out, (rows, width) = _box_access(task.target, buffers), task.target.shape
+    return Rows(out, _box_access(table, buffers), _box_access(index, buffers), rows, table.shape[0], width)
+
+
+def _attention(task: Task, buffers: dict[Tensor, Buffer]) -> Attention:
+    q, k, v, log_f = (_box_access(view, buffers) for view in task.views)
+    (steps, heads, width), key_heads = task.target.shape, task.views[1].shape[1]
+    return Attention(_box_access(task.target, buffers), q, k, v, log_f, steps, heads, key_heads, width)
+
+
+LOOPS = ("map", "fold")
+PRIMITIVES: dict[str, Callable[[Task, dict[Tensor, Buffer]], Statement]] = {
+    "matvec": _mat_vec,
+    "matmul": _mat_mul,
+    "rows": _rows,
+    "attention": _attention,
+}
+
+
+def _weight(task: Task, buffers: dict[Tensor, Buffer]) -> Buffer:
+    assert task.weight is not None
+    return _known(buffers, task.weight)[task.weight]
+
+
+def _box_access(view: View, buffers: dict[Tensor, Buffer]) -> Access:
+    """The view's index map over all its dimensions, those of one element included."""
+    strides = tuple(0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True))
+    flat = access_of(view, tuple(n for n in view.shape if n != 1), _known(buffers, view.tensor))
+    return replace(flat, strides=strides)
 
 
 def _coalesced(nest: Nest) -> Nest:

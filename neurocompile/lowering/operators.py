@@ -15,6 +15,8 @@ from neurocompile.lowering.tasks import Operand, StageBuilder
 from neurocompile.lowering.views import Joined, View
 
 Value = Operand | Joined
+FEW_ROWS = 4
+"""Products of fewer rows than this are made row by row."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +219,24 @@ def _gather(call: Call) -> Result:
             return view.narrow(axis, int(index[0]), index.size, int(steps[0]))
         return call.refuse("its constant indices are not evenly spaced")
     row = call.view(1)
+    if row.tensor.kind == "item" and axis == 0 and view.is_whole and len(view.shape) == 2 and prod(row.shape) > 1:
+        return _rows_of(call, view, row)
     if row.tensor.kind != "item" or prod(row.shape) != 1 or axis != 0 or not view.is_whole:
         call.refuse("only rows of a whole table are gathered, by a scalar of the front end")
     if not 0 < row.tensor.rows <= view.shape[0]:
         call.refuse(f"{row.tensor.name!r} is not promised to lie within the table's {view.shape[0]} rows")
     selected = view.select_row(row.tensor)
     return call.builder.reshape(selected, row.shape + selected.shape)
+
+
+def _rows_of(call: Call, table: View, index: View) -> Result:
+    """The rows of a table that an item of the front end names, one by one."""
+    if not 0 < index.tensor.rows <= table.shape[0]:
+        call.refuse(f"{index.tensor.name!r} is not promised to lie within the table's {table.shape[0]} rows")
+    flat = index.reshape((prod(index.shape),))
+    if flat is None or table.array() is None:
+        return call.refuse("its table is not constant, or its indices are not in order")
+    return call.builder.reshape(call.builder.rows(table, flat), (*index.shape, table.shape[1]))
 
 
 @operator("MatMul")
@@ -260,57 +274,25 @@ def _gemm(call: Call) -> Result:
 def _rows_times(call: Call, x: Value | None, weight: np.ndarray) -> View:
     """Every row of x times a (K, N) matrix."""
     builder, (inputs, outputs) = call.builder, weight.shape
-    if isinstance(x, Joined) and prod(x.shape) == inputs:
-        pieces = tuple(builder.materialise(builder.reshape(piece, (prod(piece.shape),))) for piece in x.pieces)
-        return builder.mat_vec(pieces, weight).reshape((*x.shape[:-1], outputs))  # type: ignore[return-value]
     assert x is not None
-    view = builder.materialise(x)
-    rows = prod(view.shape[:-1])
-    flat = builder.materialise(builder.reshape(view, (rows, inputs)))
-    results = [builder.mat_vec((flat.select(0, row),), weight) for row in range(rows)]
+    last = isinstance(x, Joined) and x.axis == len(x.shape) - 1
+    if isinstance(x, Joined) and (prod(x.shape) == inputs or last):
+        parts: tuple[View, ...] = x.pieces
+    else:
+        parts = (builder.materialise(x),)
+    shape = x.shape if isinstance(x, View | Joined) else ()
+    rows = prod(shape) // inputs
+    pieces = []
+    for part in parts:
+        own = (rows, part.shape[-1]) if rows > 1 else (prod(part.shape),)
+        pieces.append(builder.materialise(builder.reshape(part, own)))
     if rows == 1:
-        return results[0].reshape((*view.shape[:-1], outputs))  # type: ignore[return-value]
+        return builder.mat_vec(tuple(pieces), weight).reshape((*shape[:-1], outputs))  # type: ignore[return-value]
+    if rows >= FEW_ROWS:
+        return builder.mat_mul(tuple(pieces), weight).reshape((*shape[:-1], outputs))  # type: ignore[return-value]
+    results = [builder.mat_vec(tuple(piece.select(0, row) for piece in pieces), weight) for row in range(rows)]
     stacked = Joined(tuple(y.reshape((1, outputs)) for y in results), 0, (rows, outputs))  # type: ignore[misc]
-    return builder.materialise(stacked).reshape((*view.shape[:-1], outputs))  # type: ignore[return-value]
-
-
-@operator("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")
-def _reduce(call: Call) -> Result:
-    view, axes = call.view(0), call.ints(1, "axes")
-    rank = len(view.shape)
-    if not axes and call.attribute("noop_with_empty_axes", 0):
-        return view
-    gone = set(range(rank)) if not axes else {a % rank for a in axes}
-    shape = tuple(1 if d in gone else n for d, n in enumerate(view.shape))
-    if not call.attribute("keepdims", 1):
-        shape = tuple(n for d, n in enumerate(view.shape) if d not in gone)
-    if all(view.shape[d] == 1 for d in gone):
-        return call.builder.reshape(view, shape)
-    if any(n != 1 for d, n in enumerate(view.shape) if d not in gone):
-        return call.refuse("it keeps axes of more than one element")
-    name = call.node.op_type[6:].lower()
-    total = call.builder.fold("sum" if name == "mean" else name, view)
-    if name == "mean":
-        total = call.builder.map("mul", total, Constant(float(np.float32(1) / np.float32(prod(view.shape))), "float32"))
-    return call.builder.reshape(total, shape)
-
-
-@operator("LayerNormalization")
-def _layer_norm(call: Call) -> Result:
-    """Two passes (mean, then variance of the differences), which keeps the precision of float32."""
-    builder, x = call.builder, call.view(0)
-    axis = call.axis(-1, len(x.shape))
-    if prod(x.shape[:axis]) != 1 or len(call.node.outputs) != 1:
-        call.refuse("it normalises more than one vector, or hands out its statistics")
-    share = Constant(1 / prod(x.shape), "float32")
-    mean = builder.map("mul", builder.fold("sum", x), share)
-    # The differences are made again in the second loop: x is at hand, and a buffer costs more than a subtraction.
-    difference = builder.map("sub", x, mean)
-    variance = builder.map("mul", builder.fold("sum", builder.map("mul", difference, difference)), share)
-    epsilon = Constant(float(call.attribute("epsilon", 1e-5)), "float32")
-    scale = builder.map("reciprocal", builder.map("sqrt", builder.map("add", variance, epsilon)))
-    y = builder.map("mul", builder.map("mul", builder.map("sub", x, mean), scale), call.operand(1))
-    return builder.map("add", y, call.operand(2)) if len(call.inputs) > 2 and call.inputs[2] is not None else y
+    return builder.materialise(stacked).reshape((*shape[:-1], outputs))  # type: ignore[return-value]
 
 
 @operator("BatchNormalization")

@@ -22,11 +22,11 @@ class Task:
     """One tensor operation.
 
     Attributes:
-        kind: `map` (elementwise), `fold` (over everything) or `matvec`.
+        kind: `map` (elementwise), `fold`, `matvec`, `matmul`, `rows` or `attention`.
         operation: An operation or fold of the loop level; `copy` for a map that only moves.
-        operands: Of a mat-vec: the pieces of x.
+        operands: Of a product: the pieces of x. Of `rows`: table and index. Of `attention`: q, k, v, log_f.
         target: Where the result goes.
-        weight: Of a mat-vec: the (K, N) matrix.
+        weight: Of a product: the (K, N) matrix.
     """
 
     kind: str
@@ -100,22 +100,52 @@ class StageBuilder:
         return Tensor(f"b{len(self.tasks)}", dtype, shape)
 
     def map(self, operation: str, *operands: Operand, dtype: str = "") -> View:
-        """An elementwise operation with broadcasting."""
+        """An elementwise operation with broadcasting.
+
+        The result lies in memory in the order of the first operand that has its shape, so that what is transposed only
+        to be normalised and transposed back is never moved.
+        """
         assert operation in OPERATIONS, operation
         shapes = [operand.shape if isinstance(operand, View) else () for operand in operands]
-        shape = np.broadcast_shapes(*shapes)
-        kind = "bool" if operation in COMPARISONS else operands[-1].dtype
-        tensor = self.tensor(tuple(shape), dtype or kind)
-        return self._add("map", operation, operands, tensor.whole())
+        shape = tuple(np.broadcast_shapes(*shapes))
+        kind = dtype or ("bool" if operation in COMPARISONS else operands[-1].dtype)
+        order = next((v.order for v in operands if isinstance(v, View) and v.shape == shape), None)
+        if order is None or order == tuple(range(len(shape))):
+            return self._add("map", operation, operands, self.tensor(shape, kind).whole())
+        turned = tuple(v.broadcast(shape).transpose(order) if isinstance(v, View) else v for v in operands)
+        target = self.tensor(tuple(shape[d] for d in order), kind).whole()
+        return self._add("map", operation, turned, target).transpose(tuple(order.index(d) for d in range(len(order))))
 
-    def fold(self, kind: str, operand: View) -> View:
-        """A fold over every element, to a scalar."""
-        return self._add("fold", kind, (operand,), self.tensor((), operand.dtype).whole())
+    def fold(self, kind: str, operand: View, axes: tuple[int, ...] | None = None) -> View:
+        """A fold over some axes, which are kept with size 1, or over every element, to a scalar."""
+        shape = () if axes is None else tuple(1 if d in axes else n for d, n in enumerate(operand.shape))
+        return self._add("fold", kind, (operand,), self.tensor(shape, operand.dtype).whole())
 
     def mat_vec(self, pieces: tuple[View, ...], weight: np.ndarray) -> View:
         """x W for x in pieces of one dimension each and a (K, N) array."""
         tensor = self.tensor((weight.shape[1],), "float32")
         return self._add("matvec", "matvec", pieces, tensor.whole(), self.weights.add(weight))
+
+    def mat_mul(self, pieces: tuple[View, ...], weight: np.ndarray) -> View:
+        """x W for every row of x, in pieces (R, length), and a (K, N) array."""
+        whole = []
+        for piece in pieces:
+            if piece.shape[1] != 1 and piece.strides[1] != 1:
+                tensor = self.tensor(piece.shape, piece.dtype)
+                self.copy(piece, tensor.whole())
+                piece = tensor.whole()
+            whole.append(piece)
+        tensor = self.tensor((pieces[0].shape[0], weight.shape[1]), "float32")
+        return self._add("matmul", "matmul", tuple(whole), tensor.whole(), self.weights.add(weight))
+
+    def rows(self, table: View, index: View) -> View:
+        """The rows (R, W) of a whole table (V, W) that an index (R,) names."""
+        tensor = self.tensor((index.shape[0], table.shape[1]), table.dtype)
+        return self._add("rows", "rows", (table, index), tensor.whole())
+
+    def attention(self, q: View, k: View, v: View, log_f: View, target: View) -> None:
+        """Forgetting attention of one sequence: (T, H, D), twice (T, K, D), (T, H) -> (T, H, D)."""
+        self._add("attention", "attention", (q, k, v, log_f), target)
 
     def copy(self, operand: Operand, target: View) -> None:
         """Moves elements."""

@@ -70,6 +70,15 @@ class View:
         dims = [(n, s) for n, s in zip(self.shape, self.strides, strict=True) if n != 1]
         return [s for _, s in dims] == list(contiguous(tuple(n for n, _ in dims)))
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The dimensions as they lie in memory, outermost first; as they are where the view is not all of a tensor."""
+        order = tuple(sorted(range(len(self.shape)), key=lambda d: -self.strides[d] if self.shape[d] != 1 else 0))
+        moved = [d for d in order if self.shape[d] != 1]
+        if moved == sorted(moved) or not self.transpose(order).is_whole:
+            return tuple(range(len(self.shape)))
+        return order
+
     def reshape(self, shape: tuple[int, ...]) -> View | None:
         """The same elements in another shape; `None` where no index map does it."""
         if self.is_contiguous:
