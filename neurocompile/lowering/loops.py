@@ -350,7 +350,8 @@ def renamed(statement: Statement, old: Buffer, new: Buffer) -> Statement:
     if isinstance(statement, Rows):
         return replace(statement, out=access(statement.out), index=access(statement.index))
     if isinstance(statement, Attention):
-        return replace(statement, **{name: access(getattr(statement, name)) for name in statement.boxes})
+        q, k, v = (access(a) for a in (statement.q, statement.k, statement.v))
+        return replace(statement, q=q, k=k, v=v, log_f=access(statement.log_f), out=access(statement.out))
     body: list[Let | Store | Fold] = []
     for line in statement.body:
         if not isinstance(line, Let):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurocompile.lowering.loops import LoopProgram, MatVec, Statement, accesses
+from neurocompile.lowering.loops import LoopProgram, MatMul, MatVec, Rows, Statement, accesses
 from neurocompile.targets.cpu.formats import Format, quantise, to_bf16
 from runtime.errors import InternalError
 
@@ -43,7 +43,7 @@ class Panel:
     scales: int
 
 
-def panels(product: MatVec, widest: int, form: Format) -> list[Panel]:
+def panels(product: MatVec | MatMul, widest: int, form: Format) -> list[Panel]:
     """Cuts a product's matrix into panels of about equal width, at most `widest` outputs each."""
     count = -(-product.outputs // widest)
     width = _rounded(-(-product.outputs // count))
@@ -62,7 +62,7 @@ def _rounded(outputs: int) -> int:
     return -(-outputs // GRAIN) * GRAIN
 
 
-def pack(product: MatVec, matrix: np.ndarray, widest: int, form: Format) -> bytes:
+def pack(product: MatVec | MatMul, matrix: np.ndarray, widest: int, form: Format) -> bytes:
     """The bytes of a (K, N) float32 matrix, panel by panel, and its scales if it has any."""
     pieces = [length for _, length in product.pieces]
     numbers, scales = quantise(matrix) if form.name == "int8" else (matrix, None)
@@ -103,24 +103,25 @@ class Weights:
         return header.ljust(HEADER, b"\0") + self.data[HEADER:]
 
 
-def lay_out(program: LoopProgram, widest: int, form: Format) -> Weights:
+def lay_out(program: LoopProgram, widest: int, form: Format, widest_of_many: int = 0) -> Weights:
     """Lays out all constants in the order in which the stages use them, so that a firing reads forwards.
 
     Args:
         program: The loops.
         widest: Widest panel of a matrix.
         form: How matrices and tables are kept.
+        widest_of_many: The same for products of many rows.
 
     Returns:
         The weights.
     """
     kinds: dict[str, str] = {}
-    products: dict[str, MatVec] = {}
+    products: dict[str, MatVec | MatMul] = {}
     for statement in (statement for stage in program.stages.values() for statement in stage.statements):
         for name, kind in _constants(statement):
             if kinds.setdefault(name, kind) != kind:
                 raise InternalError(f"constant {name} is used as {kinds[name]} and as {kind}")
-        if isinstance(statement, MatVec):
+        if isinstance(statement, MatVec | MatMul):
             before = products.setdefault(statement.weight.name, statement)
             if [length for _, length in before.pieces] != [length for _, length in statement.pieces]:
                 raise InternalError(f"matrix {statement.weight.name} is used with inputs in different pieces")
@@ -128,8 +129,8 @@ def lay_out(program: LoopProgram, widest: int, form: Format) -> Weights:
     # Tables last: they are large, and one row at a time is used.
     for name in sorted(kinds, key=lambda name: kinds[name] == "table"):
         array = program.weights[name]
-        if kinds[name] == "matrix":
-            data = pack(products[name], array, widest, form)
+        if name in products:
+            data = pack(products[name], array, widest if kinds[name] == "matrix" else widest_of_many, form)
         elif kinds[name] == "table" and array.dtype == np.float32:
             storage[name] = form.table
             data = _table(array.reshape(array.shape[0], -1), form.table)
@@ -148,9 +149,14 @@ def _table(rows: np.ndarray, storage: str) -> bytes:
 
 
 def _constants(statement: Statement) -> list[tuple[str, str]]:
+    """The constants of a statement and what they are to it."""
+    if isinstance(statement, Rows):
+        return [(statement.table.buffer.name, "table")]
     constant = [access for access, _, _ in accesses(statement) if access.buffer.kind == "weight"]
     found = [(access.buffer.name, "table" if access.row else "vector") for access in constant]
-    return [(statement.weight.name, "matrix"), *found] if isinstance(statement, MatVec) else found
+    if isinstance(statement, MatVec | MatMul):
+        found.append((statement.weight.name, "matrix" if isinstance(statement, MatVec) else "matrix of many rows"))
+    return found
 
 
 def identifier(name: str) -> str:

@@ -8,6 +8,7 @@ from neurocompile.lowering.loops import Access, Buffer
 from neurocompile.targets.cpu.layout import Weights, identifier, row_stride
 
 TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "bool": "uint8_t", "bf16": "uint16_t"}
+WINDOW_ITEMS = {"token": "window.item_token[0]", "time": "window.item_time[0]"}
 ITEMS = {"token": "position.token", "dt": "position.dt", "elapsed": "position.elapsed_item"}
 
 
@@ -26,7 +27,7 @@ class Memory:
         if buffer.kind == "weight":
             return f"((const {TYPES[self.storage(buffer)]} *)(w + {self.weights.offsets[buffer.name]}))"
         if buffer.kind == "item":
-            return f"(&s->{ITEMS[buffer.name]})"
+            return f"(&s->{(ITEMS if buffer.size == 1 else WINDOW_ITEMS)[buffer.name]})"
         if buffer.kind == "local":
             return identifier(buffer.name)
         return f"s->{field_name(buffer)}"

@@ -1,12 +1,17 @@
-"""C of a nest: whole vectors along the last dimension, then the rest of the lanes; what does not vary comes before."""
+"""C of a nest: whole vectors along the last dimension, then the rest of the lanes; what does not vary comes before.
+
+Dimensions that folds keep are the outer loops, those that they combine the inner ones. If the last dimension is kept,
+its lanes are results of their own; if it is combined, the lanes are summed up at the end.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, Load, Nest, Store
+from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, Load, Nest, Store, folded
 from neurocompile.targets.cpu.memory import TYPES, Memory
 
 SCALAR = {
@@ -96,28 +101,41 @@ class _Writer:
             return self.kinds[line.name] == "float32" and plain
         return self.kinds[line.name] in ("float32", "bool")
 
+    @property
+    def folds(self) -> list[Fold]:
+        return [line for line in self.nest.body if isinstance(line, Fold)]
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """The dimensions that folds keep and those that they combine; without folds, all are combined into nothing."""
+        every = range(len(self.nest.shape))
+        gone = folded(self.folds[0].access, self.nest.shape) if self.folds else (True,) * len(every)
+        return [d for d in every if not gone[d]], [d for d in every if gone[d]]
+
+    def loops(self, dimensions: list[int], lines: list[str]) -> list[str]:
+        """The lines inside loops over some dimensions."""
+        heads = [f"for (ptrdiff_t i{d} = 0; i{d} < {self.nest.shape[d]}; i{d}++)" for d in dimensions]
+        return [*heads, "{", *(f"    {line}" for line in lines), "}"] if heads else lines
+
     # One element at a time.
 
     def scalar_loop(self) -> list[str]:
         indices = tuple(f"i{d}" for d in range(len(self.nest.shape)))
-        folds = [line for line in self.nest.body if isinstance(line, Fold)]
-        lines = [f"float fold_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(folds)]
-        for d, size in enumerate(self.nest.shape):
-            lines.append(f"for (ptrdiff_t i{d} = 0; i{d} < {size}; i{d}++)")
-        lines.append("{")
+        kept, gone = self.split()
+        inner = []
         for line in self.nest.body:
             if isinstance(line, Let):
                 if line.name not in self.steady:
-                    lines.append(f"    {self.scalar(line, indices)}")
+                    inner.append(self.scalar(line, indices))
             elif isinstance(line, Store):
-                lines.append(f"    {self.memory.element(line.access, indices)} = {line.name};")
+                inner.append(f"{self.memory.element(line.access, indices)} = {line.name};")
             else:
-                k = folds.index(line)
+                k = self.folds.index(line)
                 step = SCALAR["add" if line.kind == "sum" else line.kind].format(f"fold_{k}", line.name)
-                lines.append(f"    fold_{k} = {step};")
-        lines.append("}")
-        zero = ("0",) * len(self.nest.shape)
-        return lines + [f"{self.memory.element(f.access, zero)} = fold_{k};" for k, f in enumerate(folds)]
+                inner.append(f"fold_{k} = {step};")
+        lines = [f"float fold_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(self.folds)]
+        lines += self.loops(gone, inner) if gone else ["{", *(f"    {line}" for line in inner), "}"]
+        lines += [f"{self.memory.element(f.access, indices)} = fold_{k};" for k, f in enumerate(self.folds)]
+        return self.loops(kept, lines)
 
     def scalar(self, let: Let, indices: tuple[str, ...]) -> str:
         value, kind = let.value, self.kinds[let.name]
@@ -139,43 +157,58 @@ class _Writer:
     # NC_LANES elements at a time.
 
     def vector_loop(self) -> list[str]:
-        *outer, size = self.nest.shape
-        folds = [line for line in self.nest.body if isinstance(line, Fold)]
-        lines = [f"vf fold_{k} = nc_splat({FOLD_START[fold.kind]});" for k, fold in enumerate(folds)]
+        kept, gone = self.split()
+        last = len(self.nest.shape) - 1
+        return self.kept_lanes(kept[:-1], gone) if last in kept else self.combined_lanes(kept, gone[:-1])
+
+    def whole_and_rest(self, make: Callable[[str], list[str]]) -> list[str]:
+        """Along the last dimension: whole vectors, then the lanes that remain."""
+        size = self.nest.shape[-1]
+        lines = [f"for (ptrdiff_t i = 0; i + NC_LANES <= {size}; i += NC_LANES) {{", *make("NC_LANES"), "}"]
+        lines += [f"if ({size} % NC_LANES) {{", f"    const ptrdiff_t i = {size} / NC_LANES * NC_LANES;"]
+        return [*lines, *make(f"({size} % NC_LANES)"), "}"]
+
+    def kept_lanes(self, outer: list[int], gone: list[int]) -> list[str]:
+        """Every lane of the last dimension is a result."""
+
+        def block(lanes: str) -> list[str]:
+            lines = [f"vf fold_{k} = nc_splat({FOLD_START[fold.kind]});" for k, fold in enumerate(self.folds)]
+            lines += self.loops(gone, self.vector_body(lanes, by_lane=True))
+            ends = [Store(fold.access, f"fold_{k}") for k, fold in enumerate(self.folds)]
+            return [f"    {line}" for line in (*lines, *(self.store(end, self.indices(), lanes) for end in ends))]
+
+        return self.loops(outer, self.whole_and_rest(block))
+
+    def combined_lanes(self, kept: list[int], outer: list[int]) -> list[str]:
+        """The lanes of the last dimension are combined, or there is nothing to combine."""
+        lines = [f"vf fold_{k} = nc_splat({FOLD_START[fold.kind]});" for k, fold in enumerate(self.folds)]
         # The remaining lanes are combined by themselves, as the empty ones of a part are no neutral elements.
-        lines += [f"float rest_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(folds)]
-        for d, count in enumerate(outer):
-            lines.append(f"for (ptrdiff_t i{d} = 0; i{d} < {count}; i{d}++) {{")
-        lines.append(f"for (ptrdiff_t i = 0; i + NC_LANES <= {size}; i += NC_LANES) {{")
-        lines += self.vector_body("i", "NC_LANES", folds)
-        lines.append("}")
-        lines.append(f"if ({size} % NC_LANES) {{")
-        lines.append(f"    const ptrdiff_t i = {size} / NC_LANES * NC_LANES;")
-        lines += self.vector_body("i", f"({size} % NC_LANES)", folds)
-        lines.append("}")
-        lines += ["}"] * len(outer)
-        zero = ("0",) * len(self.nest.shape)
-        for k, fold in enumerate(folds):
+        lines += [f"float rest_{k} = {FOLD_START[fold.kind]};" for k, fold in enumerate(self.folds)]
+        lines += self.loops(outer, self.whole_and_rest(self.vector_body))
+        for k, fold in enumerate(self.folds):
             combine = SCALAR["add" if fold.kind == "sum" else fold.kind]
             if fold.kind == "sum":
                 lines.append(f"rest_{k} += nc_sum(fold_{k});")
             else:
                 lines.append(f"for (int lane = 0; lane < NC_LANES; lane++) {{ const float one = fold_{k}[lane];")
                 lines.append(f"    rest_{k} = {combine.format(f'rest_{k}', 'one')}; }}")
-            lines.append(f"{self.memory.element(fold.access, zero)} = rest_{k};")
-        return lines
+            lines.append(f"{self.memory.element(fold.access, self.indices())} = rest_{k};")
+        return self.loops(kept, lines)
 
-    def vector_body(self, index: str, lanes: str, folds: list[Fold]) -> list[str]:
-        indices = (*(f"i{d}" for d in range(len(self.nest.shape) - 1)), index)
-        whole, lines = lanes == "NC_LANES", []
+    def indices(self) -> tuple[str, ...]:
+        """The loop variables; where folds combine the last dimension, theirs is not asked for."""
+        return (*(f"i{d}" for d in range(len(self.nest.shape) - 1)), "i")
+
+    def vector_body(self, lanes: str, by_lane: bool = False) -> list[str]:
+        indices, whole, lines = self.indices(), lanes == "NC_LANES", []
         pairs: dict[str, str] = {}
         for line in self.nest.body:
             if isinstance(line, Store):
                 lines.append(self.store(line, indices, lanes))
             elif isinstance(line, Fold):
-                k = folds.index(line)
+                k = self.folds.index(line)
                 name = self.operand(line.name)
-                if whole:
+                if whole or by_lane:
                     lines.append(f"fold_{k} = {FOLD_STEP[line.kind].format(f'fold_{k}', name)};")
                 else:
                     combine = SCALAR["add" if line.kind == "sum" else line.kind].format(f"rest_{k}", "one")

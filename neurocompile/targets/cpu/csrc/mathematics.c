@@ -101,3 +101,33 @@ NC_INLINE vf nc_floor(vf x) {
     for (int lane = 0; lane < NC_LANES; lane++) x[lane] = __builtin_floorf(x[lane]);
     return x;
 }
+
+/* The larger of two; b where one is NaN. */
+NC_INLINE vf nc_larger(vf a, vf b) {
+#if defined(__AVX512F__) && NC_LANES == 16
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__) && NC_LANES == 8
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE4_1__) && NC_LANES == 4
+    return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(NC_NEON)
+    return (vf)vmaxq_f32((float32x4_t)b, (float32x4_t)a);
+#else
+    return nc_select(a > b, a, b);
+#endif
+}
+
+/* 2^x for x <= 0, relative error 2^-22.5; 0 below -126, NaN for NaN. */
+NC_INLINE vf nc_power(vf x) {
+    vf bounded = nc_larger(nc_splat(-126.0f), x);
+    vf shifted = bounded + 0x1.8p23f;
+    vf r = bounded - (shifted - 0x1.8p23f);
+    vf p = nc_splat(0x1.5bba0ep-10f);
+    p = p * r + 0x1.3cea88p-7f;
+    p = p * r + 0x1.c6b752p-5f;
+    p = p * r + 0x1.ebf9bcp-3f;
+    p = p * r + 0x1.62e42ap-1f;
+    p = p * r + 1.0f;
+    vi power = (vi)p + ((vi)shifted << 23);
+    return (vf)(power & ~(x < -126.0f));
+}

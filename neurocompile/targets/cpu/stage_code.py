@@ -1,0 +1,70 @@
+"""C of a stage: where its locals lie, then its statements."""
+
+from __future__ import annotations
+
+from neurocompile.lowering.loops import Attention, LoopProgram, MatMul, MatVec, Rows, StageLoops, Statement
+from neurocompile.targets.cpu.arena import Arena, plan
+from neurocompile.targets.cpu.attention_code import attention_code, attention_kernels, queries
+from neurocompile.targets.cpu.formats import Format
+from neurocompile.targets.cpu.layout import identifier
+from neurocompile.targets.cpu.memory import TYPES, Memory
+from neurocompile.targets.cpu.nest_code import nest_code
+from neurocompile.targets.cpu.product_code import Shape, product_code
+from neurocompile.targets.cpu.row_code import block_kernel, blocks, mat_mul_code, rows_code
+
+
+def wide_kernels(program: LoopProgram, shape: Shape, form: Format, attention: str) -> list[str]:
+    """What stages of many rows call, and how large the session's block is.
+
+    Args:
+        program: The loops.
+        shape: How matrices are cut.
+        form: How their numbers are kept.
+        attention: The text of `csrc/attention.c`.
+
+    Returns:
+        Lines of C.
+    """
+    statements = [s for stage in program.stages.values() for s in stage.statements]
+    arenas = [plan(stage, queries(shape)) for stage in program.stages.values()]
+    size = max((arena.size for arena in arenas if arena), default=0)
+    lines = [f"#define NC_SCRATCH {size}"]
+    if size:
+        lines += ["static unsigned char *nc_scratch(nc_stream *s);", ""]
+    for width, rows in blocks([s for s in statements if isinstance(s, MatMul)], shape, form):
+        lines += block_kernel(width, rows, shape, form)
+    if any(isinstance(s, Attention) for s in statements):
+        lines += [*attention_kernels(shape), attention]
+    return lines
+
+
+def stage_code(stage: StageLoops, memory: Memory, shape: Shape, form: Format) -> list[str]:
+    """The function of a stage."""
+    arena = plan(stage, queries(shape))
+    lines = [f"static void nc_stage_{identifier(stage.name)}(nc_stream *s, const unsigned char *w) {{", "    (void)w;"]
+    if arena:
+        lines.append("    unsigned char *const scratch = nc_scratch(s);")
+    for buffer in stage.locals:
+        kind, name = TYPES[buffer.dtype], identifier(buffer.name)
+        if arena:
+            lines.append(f"    {kind} *const {name} = ({kind} *)(scratch + {arena.offsets[buffer.name]});")
+        else:
+            lines.append(f"    _Alignas(64) {kind} {name}[{buffer.size}];")
+    for number, statement in enumerate(stage.statements):
+        lines += [f"    {line}" for line in _statement(statement, number, arena, memory, shape, form)]
+    return [*lines, "}", ""]
+
+
+def _statement(
+    statement: Statement, number: int, arena: Arena | None, memory: Memory, shape: Shape, form: Format
+) -> list[str]:
+    if isinstance(statement, MatVec):
+        return product_code(statement, memory, shape, form)
+    if isinstance(statement, MatMul):
+        return mat_mul_code(statement, memory, shape, form)
+    if isinstance(statement, Rows):
+        return rows_code(statement, memory, shape)
+    if isinstance(statement, Attention):
+        assert arena is not None
+        return attention_code(statement, memory, arena.work[number])
+    return nest_code(statement, memory)
