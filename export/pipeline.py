@@ -6,6 +6,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from runtime.events.container import Recording
 from runtime.front_ends import FrontEnd
 from runtime.open import open_session
 from runtime.program import ProgramSpec
+from runtime.session import Session
 
 DEFAULT_EVENTS = 4000
 FULL_EVENTS = 100_000
@@ -102,11 +104,12 @@ def export_model(
         rewritten, changes = run_passes(captured, passes)
         progress(f"build {spec}")
         artefact = build(rewritten, spec)
+        table = {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device}
         manifest = {
             "name": output.resolve().name.removesuffix(".neuro"),
             "created_by": _tools(),
             "model": _model(checkpoint, model),
-            "target": {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device},
+            "target": {**table, **artefact.needs},
             "program": program.spec.to_json(),
             "graphs": artefact.graphs,
             "build": artefact.report,
@@ -114,13 +117,19 @@ def export_model(
         }
         stage.add(artefact.files)
         stage.write_manifest({**manifest, "parity": {"status": "not run: in the making"}})
-        progress("prove parity")
-        parity = prove(program, lambda tick: _session(stage, tick), sequence, spec.dtype)
+        stand_in = artefact.stand_in
+        progress(f"prove parity{f' in {stand_in.name}' if stand_in else ''}")
+        session: Callable[[float], Session] | None = partial(_session, stage)
+        if artefact.obstacle:
+            session = stand_in.open if stand_in else None
+        parity = prove(program, session, sequence, spec.dtype)
         parity.require()
         stage.add({TRACE: parity.trace.to_bytes()})
         manifest["parity"] = {**parity.report, "adapters": list(adapters)}
-        if artefact.proxy:
-            manifest["parity"]["status"] = f"proxy: {artefact.proxy}"
+        if artefact.obstacle and not stand_in:
+            manifest["parity"]["status"] = f"not run: {artefact.obstacle}"
+        elif proxy := stand_in.name if stand_in else artefact.proxy:
+            manifest["parity"]["status"] = f"proxy: {proxy}"
         stage.write_manifest(manifest)
     return Export(output, manifest, tuple(checkpoint.notes))
 

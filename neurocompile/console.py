@@ -71,12 +71,18 @@ def show_export(result: Export) -> None:
         if change.startswith("tabulate"):
             console.print(f"pass      {change}", markup=False)
     console.print(f"passes    {len(manifest['passes'])} rewrites, all listed in the manifest")
-    step, chunk, single = parity["step"], parity["chunk"], parity["float32_reference"]
-    console.print(
-        f"parity    {parity['status']} over {parity['events']} events (bound {parity['bound']:.0e} relative): "
-        f"readout {step['readout_relative']:.1e}, worst state {step['worst_relative']:.1e}, "
-        f"chunks {chunk['worst_relative']:.1e}; float32 torch itself {single['worst_relative']:.1e}"
-    )
+    single = parity["float32_reference"]
+    if "step" in parity:
+        step, chunk = parity["step"], parity["chunk"]
+        console.print(
+            f"parity    {parity['status']} over {parity['events']} events (bound {parity['bound']:.0e} relative): "
+            f"readout {step['readout_relative']:.1e}, worst state {step['worst_relative']:.1e}, "
+            f"chunks {chunk['worst_relative']:.1e}; float32 torch itself {single['worst_relative']:.1e}"
+        )
+    else:
+        console.print(f"parity    {parity['status']}")
+    if parity["status"] != "proved":
+        console.print(f"note      run `python -m runtime.verify {result.path}` on the machine that will run it")
     if parity["bound"] > parity["declared_bound"]:
         console.print(
             f"note      this network amplifies rounding: its own float32 modules deviate by "

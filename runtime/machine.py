@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,24 +84,51 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
-def obstacle(device: str, features: frozenset[str] | None = None) -> str | None:
+def obstacle(
+    device: str,
+    present: frozenset[str] | None = None,
+    *,
+    architecture: str = "",
+    system: str = "",
+    features: Collection[str] = (),
+) -> str | None:
     """Why this machine cannot run code built for `device`.
 
     Args:
         device: The target's device, e.g. `native`, `x86-64-v3`, `aarch64`, `jetson-orin`, `sm90`.
-        features: Instruction sets to judge by; this machine's where not given.
+        present: Instruction sets to judge by; this machine's where not given.
+        architecture: As `platform.machine` names it, where the bundle says more than its device does.
+        system: As `platform.system` names it; likewise.
+        features: Instruction sets that the code was compiled with, by Linux's names; likewise.
 
     Returns:
         The reason, or `None` if nothing speaks against it. What cannot be found out does not speak against it.
     """
+    here = platform.machine().lower()
+    # `native` alone says nothing to whoever runs the bundle.
+    built = f"{architecture} processors like the one that built it" if device == "native" else device
     for prefix, names in _ARCHITECTURES.items():
-        if device.startswith(prefix) and platform.machine().lower() not in names:
-            return f"it was built for {device}, and this is a {platform.machine()} machine"
-    present = cpu_features() if features is None else features
-    missing = sorted(LEVELS.get(device, set()) - present)
+        alike = device.startswith(prefix) or architecture.replace("_", "-") == prefix
+        if alike and here not in names:
+            also = f" ({architecture})" if architecture and architecture != device and device != "native" else ""
+            return f"it was built for {built}{also}, and this is {_article(here)} {here} machine ({cpu_model()})"
+    if system and system != platform.system():
+        return f"it was built for {built} under {system}, and this machine runs {platform.system()}"
+    present = cpu_features() if present is None else present
+    missing = sorted((LEVELS.get(device, set()) | set(features)) - present)
     if present and missing:
-        return f"it was built for {device}, and this processor ({cpu_model()}) lacks {', '.join(missing)}"
+        return f"it was built for {built}, and this processor ({cpu_model()}) lacks {', '.join(missing)}"
     return None
+
+
+def obstacle_of(target: Mapping[str, Any]) -> str | None:
+    """`obstacle` for a manifest's target table."""
+    keys = ("architecture", "system", "features")
+    return obstacle(target.get("device", "native"), **{key: target[key] for key in keys if key in target})
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "aeiox" else "a"
 
 
 def cache_folder() -> Path:

@@ -49,7 +49,7 @@ def open_session(
         raise UserError(
             f"{bundle.root} needs backend {name!r}, which this version does not know; it knows {', '.join(BACKENDS)}"
         )
-    if reason := machine.obstacle(bundle.manifest["target"].get("device", "native")):
+    if reason := machine.obstacle_of(bundle.manifest["target"]):
         raise UserError(f"{bundle.root} cannot run here: {reason}; export it for this machine")
     if require_proof:
         proof.require(bundle)

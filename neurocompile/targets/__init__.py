@@ -10,8 +10,9 @@ from typing import Any
 from neurocompile.graph_program import GraphProgram
 from neurocompile.targets.spec import TargetSpec, parse_target
 from runtime.errors import UserError
+from runtime.session import Session
 
-__all__ = ["TARGETS", "Artefact", "Availability", "TargetSpec", "build", "find_target", "parse_target"]
+__all__ = ["TARGETS", "Artefact", "Availability", "StandIn", "TargetSpec", "build", "find_target", "parse_target"]
 
 TARGETS: dict[str, str] = {
     "onnx-fp32": "neurocompile.targets.onnx",
@@ -23,6 +24,19 @@ TARGETS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """Something that runs an artefact which this machine cannot run.
+
+    Attributes:
+        name: For the report.
+        open: A session, given the tick length in microseconds.
+    """
+
+    name: str
+    open: Callable[[float], Session]
+
+
+@dataclass(frozen=True)
 class Artefact:
     """What a target made of a program.
 
@@ -30,6 +44,9 @@ class Artefact:
         files: Path inside the bundle -> bytes.
         graphs: Stage name -> path of its graph, for backends that run stage by stage.
         report: What the export prints and the manifest keeps.
+        needs: What the machine that runs it must have: `architecture`, `system`, `features`; empty if anything will do.
+        obstacle: Why this machine cannot run it; empty if it can.
+        stand_in: What can run it in this machine's stead, where there is an obstacle.
         proxy: Empty if parity on this machine proves what ships; else by what it only speaks for that, for instance
             by another compiler's output. The runtime then wants a verification where it runs.
     """
@@ -38,6 +55,9 @@ class Artefact:
     graphs: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     proxy: str = ""
+    needs: dict[str, Any] = field(default_factory=dict)
+    obstacle: str = ""
+    stand_in: StandIn | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +67,12 @@ class Availability:
     Attributes:
         build: Empty, or why it cannot be built here.
         run: Empty, or why it cannot be run here.
+        devices: The same for every device other than `native`.
     """
 
     build: str = ""
     run: str = ""
+    devices: dict[str, Availability] = field(default_factory=dict)
 
 
 def find_target(text: str) -> TargetSpec:

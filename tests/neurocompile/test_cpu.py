@@ -16,7 +16,7 @@ from neurocompile.lowering import lower
 from neurocompile.reference import reference_session
 from neurocompile.targets import TargetSpec, cpu, find_target
 from neurocompile.targets.cpu.compiler import Compiler, find_compiler
-from neurocompile.targets.cpu.devices import flags_of, shape_of
+from neurocompile.targets.cpu.devices import shape_of, toolchain
 from neurocompile.targets.cpu.formats import FORMATS, pair_words, quantise, to_bf16
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import InternalError, UserError
@@ -214,7 +214,7 @@ def test_valgrind_finds_nothing(example, compiled, tmp_path):
     own = write(cpu.build(replace(compiled("two_stages"), spec=spec), target), tmp_path)
     shutil.copy(folder / "recording.bin", own)
     checker = ("valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=all")
-    program = build_example(own, "-O1", "-g", *flags_of("x86-64-v2"), model=True)
+    program = build_example(own, "-O1", "-g", *toolchain("x86-64-v2").flags, model=True)
     assert len(run_example(own, program, *checker)) == 3
 
 

@@ -5,7 +5,9 @@
            word: the low half is then part of its mantissa, and its high half is chosen so that the word is nearest to
            the weight. So it costs no instruction to unpack, and no precision.
     int8   two weights per 16 bits, one scale per output. The input is rounded to 16 bits for each product, with a scale
-           of its own, and sums are exact in 32 bits; so only the weights lose precision.
+           of its own, and sums are exact in 32 bits; so only the weights lose precision. Processors with an
+           instruction for dot products of four bytes get four weights per 32 bits (`QUADS`); the input's upper and
+           lower byte are then summed apart, which gives the same numbers.
 
 A panel holds its outputs' weights for input after input (pair after pair), so that a step is one contiguous load. Every
 piece of the input begins a new step.
@@ -32,6 +34,8 @@ class Format:
         step_bytes: Bytes per output and step.
         table: How table rows are kept: `float32` or `bf16`.
         words: (K, N) matrix of `group` inputs per step, N padded -> bytes of one panel's piece.
+        sums: Sums per output.
+        largest_input: What the largest input is rounded to, for whole numbers.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Format:
     step_bytes: int
     table: str
     words: Callable[[np.ndarray], np.ndarray]
+    sums: int = 1
+    largest_input: int = LARGEST_INPUT
 
     def steps(self, pieces: Sequence[int]) -> int:
         """Steps of a product whose input comes in pieces of these lengths."""
@@ -96,8 +102,17 @@ def _byte_pairs(block: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(block.reshape(-1, 2, block.shape[1]).transpose(0, 2, 1))
 
 
+def _byte_quads(block: np.ndarray) -> np.ndarray:
+    """(K, N) int8 -> (K/4, N, 4)."""
+    return np.ascontiguousarray(block.reshape(-1, 4, block.shape[1]).transpose(0, 2, 1))
+
+
 FORMATS = {
     "fp32": Format("fp32", 1, 4, "float32", np.ascontiguousarray),
     "bf16": Format("bf16", 2, 4, "bf16", pair_words),
     "int8": Format("int8", 2, 2, "bf16", _byte_pairs),
 }
+
+# 127 * 256 + 127: the largest number whose two bytes are both in -127..127 after rounding to the nearest.
+QUADS = Format("int8", 4, 4, "bf16", _byte_quads, sums=2, largest_input=32639)
+"""`int8` in fours."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neurocompile.lowering.loops import MatVec
-from neurocompile.targets.cpu.formats import LARGEST_INPUT, LARGEST_WEIGHT, Format
+from neurocompile.targets.cpu.formats import LARGEST_WEIGHT, Format
 from neurocompile.targets.cpu.layout import panels
 from neurocompile.targets.cpu.memory import Memory
 
@@ -33,10 +33,11 @@ class Shape:
 def kernel(width: int, shape: Shape, form: Format) -> list[str]:
     """The function that adds one piece's Σ_k x[k] W[k, :] to a panel's sums; it returns where it stopped reading."""
     vectors = width // shape.lanes
-    rows = max(1, IN_FLIGHT // vectors)
+    sums = form.sums * vectors
+    rows = max(1, IN_FLIGHT // sums)
     several = max(rows, 2)
     kind, inputs = ("vi", "const int32_t *x") if form.name == "int8" else ("vf", "const float *x")
-    names = [[f"a{u}_{v}" for v in range(vectors)] for u in range(rows)]
+    names = [[f"a{u}_{v}" for v in range(sums)] for u in range(rows)]
     step = width * form.step_bytes
     lines = [
         f"/* {width} outputs: {vectors} vectors, {rows} steps in flight. */",
@@ -48,14 +49,20 @@ def kernel(width: int, shape: Shape, form: Format) -> list[str]:
     lines += ["    ptrdiff_t k = 0;", f"    for (; k + {several} <= steps; k += {several}, w += {several * step}) {{"]
     lines += [line for u in range(several) for line in _step(u, names[u % rows], u * step, shape, form)]
     lines += ["    }", f"    for (; k < steps; k++, w += {step}) {{", *_step(0, names[0], 0, shape, form), "    }"]
-    for v in range(vectors):
+    for v in range(sums):
         lines.append(f"    sum[{v}] = {' + '.join(names[u][v] for u in range(rows))};")
     return [*lines, "    return w;", "}"]
 
 
 def _step(u: int, names: list[str], offset: int, shape: Shape, form: Format) -> list[str]:
     """One step: all vectors of a panel."""
-    sums = [(name, f"w + {offset + v * shape.lanes * form.step_bytes}") for v, name in enumerate(names)]
+    vectors = len(names) // form.sums
+    sums = [(name, f"w + {offset + v % vectors * shape.lanes * form.step_bytes}") for v, name in enumerate(names)]
+    if form.name == "int8" and form.group == 4:
+        # x is 256 h + l.
+        first = [f"        const vi l{u} = nc_splat_int(x[2 * (k + {u})]), h{u} = nc_splat_int(x[2 * (k + {u}) + 1]);"]
+        low = [f"        {a} = nc_dot_quads({a}, nc_load_words({w}), l{u});" for a, w in sums[:vectors]]
+        return first + low + [f"        {a} = nc_dot_quads({a}, nc_load_words({w}), h{u});" for a, w in sums[vectors:]]
     if form.name == "int8":
         first = [f"        const vi x{u} = nc_splat_int(x[k + {u}]);"]
         return first + [f"        {a} = nc_dot_pairs({a}, nc_load_bytes({w}), x{u});" for a, w in sums]
@@ -74,7 +81,7 @@ def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) ->
     for panel in panels(product, shape.widest, form):
         vectors = panel.width // shape.lanes
         kind = "vi" if form.name == "int8" else "vf"
-        lines += ["{", f"    {kind} sum[{vectors}] = {{{{0}}}};"]
+        lines += ["{", f"    {kind} sum[{form.sums * vectors}] = {{{{0}}}};"]
         lines.append(f"    const unsigned char *weights = w + {offset + panel.offset};")
         for pointer, length in pieces:
             steps = -(-length // form.group)
@@ -84,10 +91,10 @@ def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) ->
             count = min(shape.lanes, panel.outputs - v * shape.lanes)
             if count <= 0:
                 continue
-            result = f"sum[{v}]"
+            result = f"sum[{v}]" if form.sums == 1 else f"(sum[{v}] + (sum[{vectors + v}] << 8))"
             if form.name == "int8":
                 scales = f"nc_load((const float *)(w + {offset + panel.scales + 4 * v * shape.lanes}))"
-                result = f"__builtin_convertvector(sum[{v}], vf) * (scale * {scales})"
+                result = f"__builtin_convertvector({result}, vf) * (scale * {scales})"
             target = memory.pointer(product.out, (str(panel.begin + v * shape.lanes),))
             stride = product.out.strides[0]
             if stride not in (0, 1):
@@ -115,15 +122,16 @@ def _inputs(product: MatVec, memory: Memory, form: Format) -> tuple[list[str], l
         pieces.append((pointer, length))
     if form.name != "int8":
         return lines, pieces
-    largest = min(LARGEST_INPUT, (2**31 - 1) // (LARGEST_WEIGHT * product.inputs))
+    largest = min(form.largest_input, (2**31 - 1) // (LARGEST_WEIGHT * product.inputs))
     lines.append("float size = 0;")
     lines += [f"size = nc_largest({pointer}, {length}, size);" for pointer, length in pieces]
     lines.append(f"const float scale = size / {largest};")
     lines.append(f"const float inverse = size > 0 ? {largest} / size : 0;")
     whole = []
     for number, (pointer, length) in enumerate(pieces):
-        lines.append(f"_Alignas(64) int32_t whole_{number}[{-(-length // 2)}];")
-        lines.append(f"nc_whole_numbers({pointer}, {length}, inverse, whole_{number});")
+        lines.append(f"_Alignas(64) int32_t whole_{number}[{form.sums * -(-length // form.group)}];")
+        function = "nc_whole_quads" if form.group == 4 else "nc_whole_numbers"
+        lines.append(f"{function}({pointer}, {length}, inverse, whole_{number});")
         whole.append((f"whole_{number}", length))
     return lines, whole
 

@@ -33,9 +33,11 @@ static const unsigned char nc_snapshot_magic[8] = {'N', 'C', 'S', 'N', 'A', 'P',
 
 /* -- library ------------------------------------------------------------------------------------------------------ */
 
-uint32_t nc_abi_version(void) { return NC_ABI_VERSION; }
+/* What is called before the processor has been asked is plain code, see processor.c. */
 
-const char *nc_message(int code) {
+NC_PLAIN uint32_t nc_abi_version(void) { return NC_ABI_VERSION; }
+
+NC_PLAIN const char *nc_message(int code) {
     static const char *const sentences[] = {
         "no error",
         "an argument is null or out of range",
@@ -52,24 +54,26 @@ const char *nc_message(int code) {
     return code <= 0 && code > -(int)(sizeof sentences / sizeof *sentences) ? sentences[-code] : "unknown error";
 }
 
-int nc_query(nc_info *info, size_t size_of_info) {
+NC_PLAIN int nc_query(nc_info *info, size_t size_of_info) {
+    static const nc_info about = {
+        .abi = NC_ABI_VERSION,
+        .classes = NC_CLASSES,
+        .states = NC_STATES,
+        .first_readout = NC_FIRST_READOUT,
+        .width = NC_WIDTH,
+        .height = NC_HEIGHT,
+        .session_bytes = sizeof(nc_session),
+        .snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream),
+        .weights_bytes = NC_WEIGHTS_BYTES,
+        .name = NC_FAMILY,
+    };
     if (!info) return NC_ERROR_ARGUMENT;
     if (size_of_info != sizeof *info) return NC_ERROR_SIZE;
-    memset(info, 0, sizeof *info);
-    info->abi = NC_ABI_VERSION;
-    info->classes = NC_CLASSES;
-    info->states = NC_STATES;
-    info->first_readout = NC_FIRST_READOUT;
-    info->width = NC_WIDTH;
-    info->height = NC_HEIGHT;
-    info->session_bytes = sizeof(nc_session);
-    info->snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream);
-    info->weights_bytes = NC_WEIGHTS_BYTES;
-    strncpy(info->name, NC_FAMILY, sizeof info->name - 1);
+    *info = about;
     return NC_OK;
 }
 
-const char *nc_label(uint32_t number) {
+NC_PLAIN const char *nc_label(uint32_t number) {
 #if NC_LABELS
     if (number < NC_LABELS) return nc_labels[number];
 #endif
@@ -77,43 +81,12 @@ const char *nc_label(uint32_t number) {
     return NULL;
 }
 
-int nc_describe_state(uint32_t number, nc_state_info *info) {
+NC_PLAIN int nc_describe_state(uint32_t number, nc_state_info *info) {
     if (!info || number >= NC_STATES) return NC_ERROR_ARGUMENT;
     info->name = nc_states[number].name;
     info->dtype = nc_states[number].dtype;
     info->bytes = nc_states[number].bytes;
     return NC_OK;
-}
-
-/* Whether this processor has what the code was compiled for. */
-static int nc_processor_fits(void) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    int fits = 1;
-#ifdef __SSE4_2__
-    fits &= __builtin_cpu_supports("sse4.2") != 0;
-#endif
-#ifdef __AVX2__
-    fits &= __builtin_cpu_supports("avx2") != 0;
-#endif
-#ifdef __FMA__
-    fits &= __builtin_cpu_supports("fma") != 0;
-#endif
-#ifdef __AVX512F__
-    fits &= __builtin_cpu_supports("avx512f") != 0;
-#endif
-#ifdef __AVX512VL__
-    fits &= __builtin_cpu_supports("avx512vl") != 0;
-#endif
-#ifdef __AVX512BW__
-    fits &= __builtin_cpu_supports("avx512bw") != 0;
-#endif
-#ifdef __AVX512VNNI__
-    fits &= __builtin_cpu_supports("avx512vnni") != 0;
-#endif
-    return fits;
-#else
-    return 1;
-#endif
 }
 
 /* -- models ------------------------------------------------------------------------------------------------------- */
@@ -135,11 +108,7 @@ static int nc_header_fits(const unsigned char *weights) {
            header.size == NC_WEIGHTS_BYTES;
 }
 
-int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
-    if (!model) return NC_ERROR_ARGUMENT;
-    *model = NULL;
-    if (!weights) return NC_ERROR_ARGUMENT;
-    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+static __attribute__((noinline)) int nc_from_memory(const void *weights, size_t size, nc_model **model) {
     if (size != NC_WEIGHTS_BYTES || !nc_header_fits(weights)) return NC_ERROR_WEIGHTS;
     unsigned char *memory = nc_weights_memory();
     if (!memory) return NC_ERROR_MEMORY;
@@ -148,11 +117,7 @@ int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
     return NC_OK;
 }
 
-int nc_model_open(const char *folder, nc_model **model) {
-    if (!model) return NC_ERROR_ARGUMENT;
-    *model = NULL;
-    if (!folder) return NC_ERROR_ARGUMENT;
-    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+static __attribute__((noinline)) int nc_from_folder(const char *folder, nc_model **model) {
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/model.weights", folder);
     if (length < 0 || (size_t)length >= sizeof path) return NC_ERROR_ARGUMENT;
@@ -173,6 +138,20 @@ int nc_model_open(const char *folder, nc_model **model) {
     }
     *model = (nc_model *)memory;
     return NC_OK;
+}
+
+NC_PLAIN int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!weights) return NC_ERROR_ARGUMENT;
+    return nc_processor_fits() ? nc_from_memory(weights, size, model) : NC_ERROR_PROCESSOR;
+}
+
+NC_PLAIN int nc_model_open(const char *folder, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!folder) return NC_ERROR_ARGUMENT;
+    return nc_processor_fits() ? nc_from_folder(folder, model) : NC_ERROR_PROCESSOR;
 }
 
 void nc_model_close(nc_model *model) { free(model); }

@@ -12,6 +12,13 @@
 #define NC_LANES 4
 #endif
 
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON) && NC_LANES == 4
+#include <arm_neon.h>
+#define NC_NEON 1
+#endif
+
 #define NC_INLINE static inline __attribute__((always_inline, unused))
 #define NC_RARE static __attribute__((noinline, cold, unused))
 
@@ -50,6 +57,9 @@ NC_INLINE vf nc_sqrt(vf x) {
     return y;
 }
 NC_INLINE int nc_any(vi mask) {
+#if defined(NC_NEON)
+    return vmaxvq_u32((uint32x4_t)mask) != 0;
+#endif
     int any = 0;
     for (int lane = 0; lane < NC_LANES; lane++) any |= mask[lane];
     return any;
@@ -86,9 +96,6 @@ NC_INLINE vi nc_load_words(const unsigned char *p) {
 
 /* Products with 8-bit weights: pairs of them, widened to 16 bits, times pairs of 16-bit inputs, into 32-bit sums. */
 NC_INLINE vi nc_splat_int(int32_t x) { return x - (vi){0}; }
-#if defined(__SSE4_1__)
-#include <immintrin.h>
-#endif
 #if defined(__AVX512BW__) && NC_LANES == 16
 NC_INLINE vi nc_load_bytes(const unsigned char *p) {
     return (vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
@@ -108,6 +115,12 @@ NC_INLINE vi nc_load_bytes(const unsigned char *p) {
     return (vi)_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p));
 }
 NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+#elif defined(NC_NEON)
+NC_INLINE vi nc_load_bytes(const unsigned char *p) { return (vi)vmovl_s8(vld1_s8((const int8_t *)p)); }
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
+    int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+    return sum + (vi)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+}
 #else
 typedef int8_t v_bytes __attribute__((vector_size(2 * NC_LANES)));
 typedef int16_t v_pairs __attribute__((vector_size(4 * NC_LANES)));
@@ -118,6 +131,18 @@ NC_INLINE vi nc_load_bytes(const unsigned char *p) {
 }
 NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
     return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+}
+#endif
+
+#if NC_LANES == 4
+/* Words of four bytes: their dot products, into 32-bit sums. */
+NC_INLINE vi nc_dot_quads(vi sum, vi a, vi b) {
+#if defined(NC_NEON) && defined(__ARM_FEATURE_DOTPROD)
+    return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
+#else
+    for (int shift = 24; shift >= 0; shift -= 8) sum += ((a << shift) >> 24) * ((b << shift) >> 24);
+    return sum;
+#endif
 }
 #endif
 
@@ -150,3 +175,19 @@ NC_INLINE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t 
     }
     if (n % 2) out[n] = 0;
 }
+
+#if NC_LANES == 4
+/* n numbers times `factor`, rounded to 256 h + l: four l, then four h, and so on; what is missing to fours is 0. */
+NC_INLINE void nc_whole_quads(const float *x, size_t n, float factor, int32_t *quads) {
+    typedef int8_t v_quarter __attribute__((vector_size(4)));
+    for (size_t k = 0; k < n; k += 4, quads += 2) {
+        vf scaled = (nc_load_part(x + k, n - k < 4 ? n - k : 4) * factor + 0x1.8p23f) - 0x1.8p23f;
+        vi whole = __builtin_convertvector(scaled, vi);
+        vi low = (whole << 24) >> 24;
+        v_quarter l = __builtin_convertvector(low, v_quarter);
+        v_quarter h = __builtin_convertvector((whole - low) >> 8, v_quarter);
+        memcpy(quads, &l, 4);
+        memcpy(quads + 1, &h, 4);
+    }
+}
+#endif
