@@ -10,10 +10,8 @@ import numpy as np
 
 from runtime.program import ProgramSpec
 
-SIGNATURES: dict[str, tuple[Any, ...]] = dict.fromkeys(
-    ("nc_get_window", "nc_set_window"),
-    (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
-)
+_COLUMNS = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+SIGNATURES: dict[str, tuple[Any, ...]] = {"nc_get_window": _COLUMNS, "nc_set_window": _COLUMNS}
 NEWEST, LAST = 0, 1
 COLUMNS = ("token", "time")
 
