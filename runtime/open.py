@@ -97,10 +97,10 @@ def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Sess
 
 
 def _cpu(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:
-    """Compiled code runs in the caller's thread and steps through bulk pushes, whatever was asked for."""
+    """Compiled code runs in the caller's thread, whatever was asked for."""
     from runtime.backends.native import open_native
 
-    return open_native(bundle, tick_us=tick_us)
+    return open_native(bundle, tick_us=tick_us, use_chunk=use_chunk)
 
 
 # Backend of a target -> the session of a bundle, given tick length, threads and whether the chunk form is wanted.

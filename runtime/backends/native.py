@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from runtime.backends import source
+from runtime.backends import native_window, source
 from runtime.bundle import Bundle
 from runtime.errors import InternalError, UserError
 from runtime.events.container import Events
@@ -24,7 +24,7 @@ WEIGHTS = "model.weights"
 LIBRARIES = ("libmodel.so", "libmodel.dylib", "libmodel.dll")
 ABI = 1
 # Codes by which the library refuses an event; the front end written in numpy has the sentences.
-REFUSED = (-6, -7, -8)
+REFUSED = (-6, -7, -8, -11)
 NARROW = 1 << 16
 
 
@@ -36,6 +36,8 @@ class _Info(ctypes.Structure):
         ("first_readout", ctypes.c_uint32),
         ("width", ctypes.c_uint32),
         ("height", ctypes.c_uint32),
+        ("bulk_items", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("session_bytes", ctypes.c_uint64),
         ("snapshot_bytes", ctypes.c_uint64),
         ("weights_bytes", ctypes.c_uint64),
@@ -68,11 +70,13 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "nc_reset": (ctypes.c_void_p,),
     "nc_push": (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
     "nc_push_many": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
+    "nc_push_singly": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
     "nc_readout": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
     "nc_get_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
     "nc_set_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
     "nc_get_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
     "nc_set_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
+    **native_window.SIGNATURES,
 }
 
 
@@ -95,7 +99,7 @@ class NativeModel:
                 getattr(self.library, name).argtypes = arguments
         except (OSError, AttributeError) as error:
             raise UserError(f"{library} cannot be loaded on this machine ({error}); export for this machine") from error
-        self.library.nc_push_many.restype = ctypes.c_int64
+        self.library.nc_push_many.restype = self.library.nc_push_singly.restype = ctypes.c_int64
         self.library.nc_message.restype = ctypes.c_char_p
         self.library.nc_model_close.argtypes = (ctypes.c_void_p,)
         self.library.nc_session_close.argtypes = (ctypes.c_void_p,)
@@ -133,14 +137,19 @@ class NativeSession(Session):
 
     The library checks events itself. When it refuses one, the front end in numpy is asked for the reason, so that every
     backend says the same sentence.
+
+    Attributes:
+        bulk_items: Pushes of at least so many events take the bulk form; 0 if none do.
     """
 
-    def __init__(self, spec: ProgramSpec, model: NativeModel, *, tick_us: float = 1.0) -> None:
+    def __init__(self, spec: ProgramSpec, model: NativeModel, *, tick_us: float = 1.0, use_chunk: bool = True) -> None:
         self.spec = spec
+        self.bulk_items = int(model.info.bulk_items) if use_chunk else 0
         self._model, self._tick_us = model, tick_us
         self._handle = ctypes.c_void_p()
         model.check(model.library.nc_session_open(model.handle, tick_us, ctypes.byref(self._handle)), "session")
         self._push = model.library.nc_push
+        self._push_all = model.library.nc_push_many if use_chunk else model.library.nc_push_singly
         self._numbers = {state.name: number for number, state in enumerate(spec.states)}
         self._logits = np.zeros(spec.readout.outputs[0].shape, np.float32)
 
@@ -162,7 +171,7 @@ class NativeSession(Session):
         kinds = ((events.t, np.int64), (events.x, np.uint16), (events.y, np.uint16), (events.p, np.bool_))
         columns = [np.ascontiguousarray(column, kind) for column, kind in kinds]
         pointers = [column.ctypes.data for column in columns]
-        made = self._model.library.nc_push_many(self._handle, len(events), *pointers)
+        made = self._push_all(self._handle, len(events), *pointers)
         if made in REFUSED:
             self._front_end().push(events)
         self._check(made)
@@ -198,9 +207,14 @@ class NativeSession(Session):
     def snapshot(self) -> dict[str, Any]:
         """See `Session.snapshot`."""
         now = self._position()
-        values = {"token": now.token, "dt": now.dt, "elapsed": now.elapsed_item}
+        if native_window.is_window(self.spec):
+            front: dict[str, Any] = {"events": now.events, **self._window(native_window.NEWEST, now.events)}
+            values: dict[str, Any] = self._window(native_window.LAST, self.spec.items[0].shape[0])
+        else:
+            front = {"events": now.events, "last": now.last, "pending": now.pending, "elapsed": now.elapsed}
+            values = {"token": now.token, "dt": now.dt, "elapsed": now.elapsed_item}
         return {
-            "front_end": {"events": now.events, "last": now.last, "pending": now.pending, "elapsed": now.elapsed},
+            "front_end": front,
             "counts": counts(self.spec, now.items),
             "items": {item.name: np.asarray(values[item.name], item.dtype) for item in self.spec.items},
             "states": {state.name: self.state(state.name) for state in self.spec.states},
@@ -210,30 +224,45 @@ class NativeSession(Session):
         """See `Session.restore`."""
         try:
             front, items, values = snapshot["front_end"], int(snapshot["counts"][-1]), snapshot["items"]
+            window = native_window.is_window(self.spec)
             fits = (
                 {name: (value.shape, value.dtype.name) for name, value in snapshot["states"].items()}
                 == {state.name: (state.shape, state.dtype) for state in self.spec.states}
                 and set(values) == {item.name for item in self.spec.items}
                 and list(snapshot["counts"]) == counts(self.spec, items)
+                and (not window or native_window.fits(self.spec, snapshot))
             )
-            position = _Position(
-                int(front["events"]),
-                int(front["last"]),
-                int(front["pending"]),
-                items,
-                int(values["token"]),
-                float(front["elapsed"]),
-                float(values["dt"]),
-                float(values["elapsed"]),
-            )
+            if window:
+                last = int(front["time"][-1]) if len(front["time"]) else 0
+                position = _Position(int(front["events"]), last, 0, items)
+            else:
+                position = _Position(
+                    int(front["events"]),
+                    int(front["last"]),
+                    int(front["pending"]),
+                    items,
+                    int(values["token"]),
+                    float(front["elapsed"]),
+                    float(values["dt"]),
+                    float(values["elapsed"]),
+                )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             fits = False
         library = self._model.library
         if not fits or library.nc_set_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)) < 0:
             raise UserError("this snapshot was taken of another program; restore it into a session of the same bundle")
+        if window:
+            self._check(native_window.write(library, self._handle, native_window.NEWEST, front))
+            self._check(native_window.write(library, self._handle, native_window.LAST, values))
         for name, value in snapshot["states"].items():
             data = np.ascontiguousarray(value)
             self._check(library.nc_set_state(self._handle, self._numbers[name], data.ctypes.data, data.nbytes))
+
+    def _window(self, part: int, events: int) -> dict[str, Any]:
+        count = min(events, self.spec.items[0].shape[0])
+        code, columns = native_window.read(self._model.library, self._handle, part, count)
+        self._check(code)
+        return columns
 
     def _position(self) -> _Position:
         position = _Position()
@@ -255,12 +284,13 @@ class NativeSession(Session):
 _MODELS: WeakValueDictionary[tuple[str, str], NativeModel] = WeakValueDictionary()
 
 
-def open_native(bundle: Bundle, *, tick_us: float = 1.0) -> NativeSession:
+def open_native(bundle: Bundle, *, tick_us: float = 1.0, use_chunk: bool = True) -> NativeSession:
     """A session of a bundle of backend `cpu`; sessions of the same bundle share its weights.
 
     Args:
         bundle: The opened bundle.
         tick_us: Length of one tick of the events' times in microseconds.
+        use_chunk: Whether bulk pushes may put firings off; see `nc_push_many`.
 
     Raises:
         UserError: If the library is not for this machine or a file was changed.
@@ -279,4 +309,4 @@ def open_native(bundle: Bundle, *, tick_us: float = 1.0) -> NativeSession:
             path = bundle.root / name
         model = NativeModel(bundle.program, path, bundle.read(WEIGHTS))
         _MODELS[key] = model
-    return NativeSession(bundle.program, model, tick_us=tick_us)
+    return NativeSession(bundle.program, model, tick_us=tick_us, use_chunk=use_chunk)

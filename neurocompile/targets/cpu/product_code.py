@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from neurocompile.lowering.loops import MatVec
 from neurocompile.targets.cpu.formats import LARGEST_WEIGHT, Format
-from neurocompile.targets.cpu.layout import panels
+from neurocompile.targets.cpu.layout import Panel, panels
 from neurocompile.targets.cpu.memory import Memory
 
 IN_FLIGHT = 8
@@ -77,7 +77,7 @@ def _step(u: int, names: list[str], offset: int, shape: Shape, form: Format) -> 
 def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) -> list[str]:
     """Lines of C for a product; its panels have kernels."""
     offset = memory.weights.offsets[product.weight.name]
-    lines, pieces = _inputs(product, memory, form)
+    lines, pieces = product_inputs(product, memory, form)
     for panel in panels(product, shape.widest, form):
         vectors = panel.width // shape.lanes
         kind = "vi" if form.name == "int8" else "vf"
@@ -88,51 +88,69 @@ def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) ->
             lines.append(f"    weights = nc_panel_{panel.width}(weights, {pointer}, {steps}, sum);")
         lines.append("    (void)weights;")
         for v in range(vectors):
-            count = min(shape.lanes, panel.outputs - v * shape.lanes)
-            if count <= 0:
-                continue
             result = f"sum[{v}]" if form.sums == 1 else f"(sum[{v}] + (sum[{vectors + v}] << 8))"
-            if form.name == "int8":
-                scales = f"nc_load((const float *)(w + {offset + panel.scales + 4 * v * shape.lanes}))"
-                result = f"__builtin_convertvector({result}, vf) * (scale * {scales})"
-            target = memory.pointer(product.out, (str(panel.begin + v * shape.lanes),))
-            stride = product.out.strides[0]
-            if stride not in (0, 1):
-                lines.append(f"    nc_store_strided({target}, {stride}, {result}, {count});")
-            elif count == shape.lanes:
-                lines.append(f"    nc_store({target}, {result});")
-            else:
-                lines.append(f"    nc_store_part({target}, {result}, {count});")
+            line = store_sum(product, panel, v, result, memory, shape, form)
+            lines += [f"    {line}"] if line else []
         lines.append("}")
     return ["{", *(f"    {line}" for line in lines), "}"]
 
 
-def _inputs(product: MatVec, memory: Memory, form: Format) -> tuple[list[str], list[tuple[str, int]]]:
-    """Prepares x: pieces that lie apart, or that fill no whole step, are copied; 8-bit weights need whole numbers."""
+def store_sum(
+    product: MatVec, panel: Panel, v: int, result: str, memory: Memory, shape: Shape, form: Format, tag: str = ""
+) -> str:
+    """Writes vector `v` of a panel's sums where it belongs; empty if it holds nothing but padding."""
+    count = min(shape.lanes, panel.outputs - v * shape.lanes)
+    if count <= 0:
+        return ""
+    if form.name == "int8":
+        offset = memory.weights.offsets[product.weight.name]
+        scales = f"nc_load((const float *)(w + {offset + panel.scales + 4 * v * shape.lanes}))"
+        result = f"__builtin_convertvector({result}, vf) * (scale{tag} * {scales})"
+    target = memory.pointer(product.out, (str(panel.begin + v * shape.lanes),))
+    stride = product.out.strides[0]
+    if stride not in (0, 1):
+        return f"nc_store_strided({target}, {stride}, {result}, {count});"
+    return f"nc_store({target}, {result});" if count == shape.lanes else f"nc_store_part({target}, {result}, {count});"
+
+
+def product_inputs(
+    product: MatVec, memory: Memory, form: Format, tag: str = ""
+) -> tuple[list[str], list[tuple[str, int]]]:
+    """Prepares x: pieces that lie apart, or that fill no whole step, are copied; 8-bit weights need whole numbers.
+
+    Args:
+        product: The product.
+        memory: Where x lies.
+        form: How the weights are kept.
+        tag: Added to every name that the lines declare.
+
+    Returns:
+        (lines, pieces as (pointer, length)).
+    """
     lines, pieces = [], []
     for number, (access, length) in enumerate(product.pieces):
         pointer = memory.pointer(access, ("0",))
         padded = -(-length // form.group) * form.group
         copied = access.strides[0] not in (0, 1) or memory.storage(access.buffer) != "float32"
         if copied or (padded != length and form.name == "bf16"):
-            lines.append(f"float piece_{number}[{padded}] = {{0}};")
+            lines.append(f"float piece_{number}{tag}[{padded}] = {{0}};")
             element = memory.element(access, ("k",))
-            lines.append(f"for (ptrdiff_t k = 0; k < {length}; k++) piece_{number}[k] = {element};")
-            pointer = f"piece_{number}"
+            lines.append(f"for (ptrdiff_t k = 0; k < {length}; k++) piece_{number}{tag}[k] = {element};")
+            pointer = f"piece_{number}{tag}"
         pieces.append((pointer, length))
     if form.name != "int8":
         return lines, pieces
     largest = min(form.largest_input, (2**31 - 1) // (LARGEST_WEIGHT * product.inputs))
-    lines.append("float size = 0;")
-    lines += [f"size = nc_largest({pointer}, {length}, size);" for pointer, length in pieces]
-    lines.append(f"const float scale = size / {largest};")
-    lines.append(f"const float inverse = size > 0 ? {largest} / size : 0;")
+    lines.append(f"float size{tag} = 0;")
+    lines += [f"size{tag} = nc_largest({pointer}, {length}, size{tag});" for pointer, length in pieces]
+    lines.append(f"const float scale{tag} = size{tag} / {largest};")
+    lines.append(f"const float inverse{tag} = size{tag} > 0 ? {largest} / size{tag} : 0;")
     whole = []
     for number, (pointer, length) in enumerate(pieces):
-        lines.append(f"_Alignas(64) int32_t whole_{number}[{form.sums * -(-length // form.group)}];")
+        lines.append(f"_Alignas(64) int32_t whole_{number}{tag}[{form.sums * -(-length // form.group)}];")
         function = "nc_whole_quads" if form.group == 4 else "nc_whole_numbers"
-        lines.append(f"{function}({pointer}, {length}, inverse, whole_{number});")
-        whole.append((f"whole_{number}", length))
+        lines.append(f"{function}({pointer}, {length}, inverse{tag}, whole_{number}{tag});")
+        whole.append((f"whole_{number}{tag}", length))
     return lines, whole
 
 

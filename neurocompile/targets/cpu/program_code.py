@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from neurocompile.lowering.loops import LoopProgram, MatVec, StageLoops, accesses
+from neurocompile.lowering.loops import LoopProgram, MatVec, accesses
+from neurocompile.targets.cpu.bulk_code import bulk_clusters, bulk_items, stage_parts
 from neurocompile.targets.cpu.formats import Format
 from neurocompile.targets.cpu.layout import ITEM_BYTES, Weights, identifier
 from neurocompile.targets.cpu.memory import ITEMS, TYPES, Memory, field_name
-from neurocompile.targets.cpu.nest_code import literal, nest_code
-from neurocompile.targets.cpu.product_code import Shape, kernel, product_code, widths
+from neurocompile.targets.cpu.product_code import Shape, kernel, widths
+from neurocompile.targets.cpu.schedule_code import Schedule, fill
+from neurocompile.targets.cpu.stage_code import stage_code, wide_kernels
 from runtime.errors import UserError
 from runtime.program import ITEMS as FRONT_END
-from runtime.program import REQUEST, ProgramSpec, StageSpec
+from runtime.program import REQUEST, ProgramSpec
 from runtime.schedule import sources
 
 RULES = {"channel": 0, "product": 1, "linear": 2}
-LARGEST_LOCALS = 256 << 10
+ATTENTION = Path(__file__).with_name("csrc") / "attention.c"
 
 
 def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shape: Shape, form: Format) -> str:
@@ -33,7 +38,7 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
         The text.
 
     Raises:
-        UserError: If the front end has no C form, or a stage needs more stack than a thread may have.
+        UserError: If the front end has no C form, or its products cannot have these weights.
     """
     memory = Memory(weights)
     products = [s for stage in program.stages.values() for s in stage.statements if isinstance(s, MatVec)]
@@ -45,25 +50,45 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
     lines += _stream(spec, program)
     for width in widths(products, shape, form):
         lines += [*kernel(width, shape, form), ""]
+    lines += wide_kernels(program, shape, form, ATTENTION.read_text())
     for stage in program.stages.values():
-        lines += _stage(stage, memory, shape, form)
+        lines += stage_code(stage, memory, shape, form)
     lines += _reset(spec)
-    lines += _schedule(spec)
+    clusters = bulk_clusters(spec, program, form)
+    schedule = Schedule(spec, weights, clusters)
+    lines += [f"#define NC_BULK_ITEMS {bulk_items(spec, clusters)}", "", *schedule.single()]
+    if clusters:
+        lines += [*stage_parts(program, clusters, weights, shape, form), *schedule.bulk()]
+    lines += _answer(spec, schedule.number)
     lines += _prefetch(program, memory)
     return "\n".join(lines) + "\n"
 
 
+def _token_dt(front: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "RULE": RULES[front["rule"]],
+        "VOCABULARY": front["vocabulary"],
+        "GAP_AFTER": int(front["dt"] == "next"),
+    }
+
+
+def _window(front: Mapping[str, Any]) -> dict[str, Any]:
+    vocabulary = 2 * front["width"] * front["height"]
+    return {"RULE": RULES["linear"], "VOCABULARY": vocabulary, "WINDOW": front["window"], "HOP": front["hop"]}
+
+
+FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"token_dt": _token_dt, "window": _window}
+
+
 def _constants(spec: ProgramSpec, weights: Weights) -> list[str]:
     front = spec.front_end
-    if front.get("kind") != "token_dt":
+    if front.get("kind") not in FRONT_ENDS:
         raise UserError(f"front end {front.get('kind')!r} has no C form; export for onnx-fp32 instead")
     (answer,) = spec.readout.outputs
     values = {
-        "RULE": RULES[front["rule"]],
+        **FRONT_ENDS[front["kind"]](front),
         "WIDTH": front["width"],
         "HEIGHT": front["height"],
-        "VOCABULARY": front["vocabulary"],
-        "GAP_AFTER": int(front["dt"] == "next"),
         "CLASSES": answer.shape[0],
         "STATES": len(spec.states),
         "LABELS": len(spec.labels),
@@ -82,7 +107,13 @@ def _constants(spec: ProgramSpec, weights: Weights) -> list[str]:
 
 
 def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:
-    lines = ["/* Everything that a stream remembers. */", "typedef struct {", "    nc_position position;"]
+    lines = []
+    if spec.front_end["kind"] == "window":
+        columns = "token[NC_WINDOW], time[NC_WINDOW], item_token[NC_WINDOW], item_time[NC_WINDOW]"
+        lines += ["/* The ring of the newest events, and the last window. */"]
+        lines += [f"typedef struct {{ int64_t {columns}; }} nc_window;", ""]
+    lines += ["/* Everything that a stream remembers. */", "typedef struct {", "    nc_position position;"]
+    lines += ["    nc_window window;"] if spec.front_end["kind"] == "window" else []
     lines.append("    uint64_t fired[NC_SOURCES];")
     for buffer in (*program.states, *program.values):
         lines.append(f"    _Alignas(64) {TYPES[buffer.dtype]} {field_name(buffer)}[{buffer.size}];")
@@ -94,50 +125,18 @@ def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:
     return [*lines, "};", ""]
 
 
-def _stage(stage: StageLoops, memory: Memory, shape: Shape, form: Format) -> list[str]:
-    size = sum(4 * buffer.size for buffer in stage.locals)
-    if size > LARGEST_LOCALS:
-        raise UserError(
-            f"stage {stage.name!r} needs {size} bytes at once, compiled code may use {LARGEST_LOCALS}; "
-            "export for onnx-fp32 instead"
-        )
-    lines = [f"static void nc_stage_{identifier(stage.name)}(nc_stream *s, const unsigned char *w) {{", "    (void)w;"]
-    for buffer in stage.locals:
-        lines.append(f"    _Alignas(64) {TYPES[buffer.dtype]} {identifier(buffer.name)}[{buffer.size}];")
-    for statement in stage.statements:
-        if isinstance(statement, MatVec):
-            code = product_code(statement, memory, shape, form)
-        else:
-            code = nest_code(statement, memory)
-        lines += [f"    {line}" for line in code]
-    return [*lines, "}", ""]
-
-
 def _reset(spec: ProgramSpec) -> list[str]:
     """Sets states to their initial values; the memory is all zeros before."""
     lines = ["static void nc_reset_states(nc_stream *s) {", "    (void)s;"]
     for state in spec.states:
         if state.initial:
-            lines += [f"    {line}" for line in _fill(spec, state.name)]
+            lines += [f"    {line}" for line in fill(spec, state.name)]
     return [*lines, "}", ""]
 
 
-def _fill(spec: ProgramSpec, name: str) -> list[str]:
-    state = spec.state(name)
-    place = f"s->x_{identifier(name)}"
-    if not state.initial:
-        return [f"memset({place}, 0, sizeof {place});"]
-    return [f"for (int i = 0; i < {state.size}; i++) {place}[i] = {literal(state.initial, state.dtype)};"]
-
-
-def _schedule(spec: ProgramSpec) -> list[str]:
-    number = sources(spec)
-    lines = ["/* Takes the item in `position` through every stage that is due. */"]
-    lines += ["static void nc_item(nc_stream *s, const unsigned char *w) {"]
-    lines += [f"    {line}" for line in _followers(spec, number, FRONT_END)]
-    lines += ["}", ""]
+def _answer(spec: ProgramSpec, number: dict[str, int]) -> list[str]:
     (answer,) = spec.readout.outputs
-    lines.append("static void nc_answer(nc_stream *s, const unsigned char *w, float *logits) {")
+    lines = ["static void nc_answer(nc_stream *s, const unsigned char *w, float *logits) {"]
     lines.append(f"    nc_stage_{identifier(spec.readout.name)}(s, w);")
     lines.append(f"    memcpy(logits, s->v_{identifier(answer.name)}, 4 * NC_CLASSES);")
     lines += ["}", "", "/* How often everything has fired after `position.items` items. */"]
@@ -150,23 +149,6 @@ def _schedule(spec: ProgramSpec) -> list[str]:
             rounded = f"({source} + {trigger.every - 1 - trigger.phase}) / {trigger.every}"
             lines.append(f"    s->fired[{number[stage.name]}] = {rounded};")
     return [*lines, "}", ""]
-
-
-def _followers(spec: ProgramSpec, number: dict[str, int], source: str) -> list[str]:
-    followers = [stage for stage in spec.stages if stage.trigger.after == source]
-    count = f"n{number[source]}"
-    lines = [f"const uint64_t {count} = s->fired[{number[source]}]++;", f"(void){count};"]
-    for stage in followers:
-        trigger = stage.trigger
-        condition = f"if ({count} % {trigger.every} == {trigger.phase}) " if trigger.every > 1 else ""
-        lines += [f"{condition}{{", *(f"    {line}" for line in _fire(spec, number, stage)), "}"]
-    return lines
-
-
-def _fire(spec: ProgramSpec, number: dict[str, int], stage: StageSpec) -> list[str]:
-    lines = [f"nc_stage_{identifier(stage.name)}(s, w);"]
-    lines += [line for name in stage.resets for line in _fill(spec, name)]
-    return lines + _followers(spec, number, stage.name)
 
 
 def _prefetch(program: LoopProgram, memory: Memory) -> list[str]:

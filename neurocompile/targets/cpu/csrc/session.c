@@ -1,4 +1,4 @@
-/* Front end token_dt, sessions and the C interface. The program above defines the NC_ constants, `nc_stream`, `nc_item`,
+/* Sessions and the C interface; the front end follows, token_dt.c or window.c. The program above defines the NC_ constants, `nc_stream`, `nc_item`,
  * `nc_answer`, `nc_recount`, `nc_reset_states`, `nc_prefetch`, `nc_states` and `nc_labels`. */
 
 #include <stdio.h>
@@ -14,7 +14,16 @@ struct nc_session {
     nc_stream stream;
     const unsigned char *weights;
     double tick_us;
+#if NC_SCRATCH
+    _Alignas(64) unsigned char scratch[NC_SCRATCH];
+#endif
 };
+#if defined(NC_WINDOW)
+static int nc_window_fits(const nc_window *window);
+#endif
+#if NC_SCRATCH
+static unsigned char *nc_scratch(nc_stream *s) { return ((nc_session *)s)->scratch; }
+#endif
 
 typedef struct {
     unsigned char magic[8];
@@ -50,6 +59,7 @@ NC_PLAIN const char *nc_message(int code) {
         "an event has a token outside the model's vocabulary",
         "a snapshot is damaged or was taken of another program",
         "this processor lacks instructions that the library was compiled for",
+        "all events of a window have the same time, for which the model has no answer",
     };
     return code <= 0 && code > -(int)(sizeof sentences / sizeof *sentences) ? sentences[-code] : "unknown error";
 }
@@ -62,6 +72,7 @@ NC_PLAIN int nc_query(nc_info *info, size_t size_of_info) {
         .first_readout = NC_FIRST_READOUT,
         .width = NC_WIDTH,
         .height = NC_HEIGHT,
+        .bulk_items = NC_BULK_ITEMS,
         .session_bytes = sizeof(nc_session),
         .snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream),
         .weights_bytes = NC_WEIGHTS_BYTES,
@@ -210,66 +221,7 @@ NC_INLINE int64_t nc_token(int64_t x, int64_t y, int64_t p) {
 #endif
 }
 
-/* Takes a checked event; returns whether an item became complete and was processed. */
-NC_INLINE int nc_take(nc_session *session, int64_t t, int64_t token) {
-    nc_stream *s = &session->stream;
-    int first = s->position.events == 0;
-    int64_t gap = first ? 0 : t - s->position.last;
-    s->position.events++;
-    s->position.last = t;
-#if NC_GAP_AFTER
-    int64_t now = s->position.pending;
-    s->position.pending = token;
-    /* The row is needed when the next event arrives: by then it is in the cache. */
-    nc_prefetch(session->weights, token);
-    if (first) return 0;
-    token = now;
-#endif
-#ifdef NC_FIXED_DT
-    (void)gap;
-    float dt = (float)(NC_FIXED_DT / 1000);
-#else
-    float dt = (float)((double)gap * session->tick_us / 1000);
-#endif
-    s->position.elapsed += dt;
-    s->position.token = token;
-    s->position.dt = dt;
-    s->position.elapsed_item = (float)s->position.elapsed;
-    nc_item(s, session->weights);
-    s->position.items++;
-    return 1;
-}
-
-int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p) {
-    if (!session) return NC_ERROR_ARGUMENT;
-    const nc_stream *s = &session->stream;
-    int code = nc_check(s->position.last, s->position.events == 0, t, x, y);
-    if (code) return code;
-    int64_t token = nc_token(x, y, p != 0);
-    if (token >= NC_VOCABULARY) return NC_ERROR_TOKEN;
-    return nc_take(session, t, token);
-}
-
-int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
-                     const uint8_t *p) {
-    if (!session || (count && (!t || !x || !y || !p))) return NC_ERROR_ARGUMENT;
-    const nc_stream *s = &session->stream;
-    int64_t last = s->position.last;
-    for (size_t k = 0; k < count; k++) {
-        int code = nc_check(last, s->position.events == 0 && k == 0, t[k], x[k], y[k]);
-        if (!code && nc_token(x[k], y[k], p[k] != 0) >= NC_VOCABULARY) code = NC_ERROR_TOKEN;
-        if (code) return code;
-        last = t[k];
-    }
-    int64_t items = 0;
-    for (size_t k = 0; k < count; k++) {
-#if !NC_GAP_AFTER
-        if (k + 1 < count) nc_prefetch(session->weights, nc_token(x[k + 1], y[k + 1], p[k + 1] != 0));
-#endif
-        items += nc_take(session, t[k], nc_token(x[k], y[k], p[k] != 0));
-    }
-    return items;
-}
+/* nc_push and nc_push_many are the front end's: token_dt.c or window.c. */
 
 int nc_readout(nc_session *session, float *logits, size_t count) {
     if (!session || !logits) return NC_ERROR_ARGUMENT;
@@ -337,6 +289,11 @@ int nc_restore(nc_session *session, const void *data, size_t size) {
     nc_position position;
     memcpy(&position, (const char *)data + sizeof header + offsetof(nc_stream, position), sizeof position);
     if (!nc_position_fits(&position)) return NC_ERROR_SNAPSHOT;
+#if defined(NC_WINDOW)
+    nc_window window;
+    memcpy(&window, (const char *)data + sizeof header + offsetof(nc_stream, window), sizeof window);
+    if (!nc_window_fits(&window)) return NC_ERROR_SNAPSHOT;
+#endif
     memcpy(&session->stream, (const char *)data + sizeof header, sizeof session->stream);
     nc_recount(&session->stream);
     return NC_OK;

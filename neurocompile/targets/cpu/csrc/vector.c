@@ -20,6 +20,8 @@
 #endif
 
 #define NC_INLINE static inline __attribute__((always_inline, unused))
+/* Called often, but for so many numbers that the call is no matter. */
+#define NC_ONCE static __attribute__((noinline, unused))
 #define NC_RARE static __attribute__((noinline, cold, unused))
 
 typedef float vf __attribute__((vector_size(4 * NC_LANES)));
@@ -147,7 +149,7 @@ NC_INLINE vi nc_dot_quads(vi sum, vi a, vi b) {
 #endif
 
 /* The largest size of n numbers and of `size`, by their bits, which are ordered as whole numbers; NaN is above all. */
-NC_INLINE float nc_largest(const float *x, size_t n, float size) {
+NC_ONCE float nc_largest(const float *x, size_t n, float size) {
     vi largest = (vi)nc_splat(size);
     for (size_t k = 0; k < n; k += NC_LANES) {
         vi bits = (vi)nc_abs(nc_load_part(x + k, n - k < NC_LANES ? n - k : NC_LANES));
@@ -164,7 +166,7 @@ NC_INLINE float nc_largest(const float *x, size_t n, float size) {
 }
 
 /* n numbers times `factor`, rounded to 16 bits, in pairs; an odd one out is paired with 0. */
-NC_INLINE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *pairs) {
+NC_ONCE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *pairs) {
     typedef int16_t v_short __attribute__((vector_size(2 * NC_LANES)));
     int16_t *out = (int16_t *)pairs;
     for (size_t k = 0; k < n; k += NC_LANES) {
