@@ -19,6 +19,7 @@ from neurocompile.targets.cpu.formats import FORMATS, Format
 from neurocompile.targets.cpu.layout import identity, lay_out
 from neurocompile.targets.cpu.product_code import Shape
 from neurocompile.targets.cpu.program_code import program_code
+from neurocompile.targets.cpu.row_code import widest_panel
 from runtime import machine
 from runtime.errors import UserError
 from runtime.program import ProgramSpec
@@ -94,7 +95,7 @@ def generate(
     Returns:
         (C text, bytes of `model.weights`).
     """
-    weights = lay_out(loops, shape.widest, form)
+    weights = lay_out(loops, shape.widest, form, widest_panel(shape))
     body = program_code(spec, loops, weights, shape, form)
     who = identity(body.encode(), weights.data)
     bytes_of_identity = ", ".join(str(byte) for byte in who)
@@ -106,6 +107,7 @@ def generate(
         f"static const unsigned char nc_program_id[32] = {{{bytes_of_identity}}};",
         body,
         (PARTS / "session.c").read_text(),
+        (PARTS / f"{spec.front_end['kind']}.c").read_text(),
     ]
     return "\n".join(parts), weights.sealed(who)
 
@@ -152,13 +154,13 @@ def _report(
     tools: Toolchain,
     files: dict[str, bytes],
 ) -> dict[str, Any]:
-    products = loops.multiply_adds
+    products, elements = loops.multiply_adds, loops.matrix_elements
     stages = {
         name: {
             "nodes": len(program.graphs[name].graph),
             "loops": len(stage.statements),
             "multiply_adds": products[name],
-            "bytes": products[name] * form.step_bytes // form.group,
+            "bytes": elements[name] * form.step_bytes // form.group,
         }
         for name, stage in loops.stages.items()
     }
