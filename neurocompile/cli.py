@@ -96,14 +96,15 @@ def info(
 @app.command()
 def targets(as_json: Json = False) -> None:
     """List every target and what this machine can do with it."""
-    from neurocompile.targets import TARGETS, availability
+    from neurocompile.targets import TARGETS, availability, devices
 
-    rows = {name: availability(name) for name in TARGETS}
+    rows = {**{name: availability(name) for name in TARGETS}, **devices()}
     if as_json:
         _print({name: {"build": row.build or "can build", "run": row.run or "can run"} for name, row in rows.items()})
         return
+    width = max(map(len, rows))
     for name, row in rows.items():
-        print(f"{name:12} {row.build or 'can build':32} {row.run or 'can run'}")
+        print(f"{name:{width}} {row.build or 'can build':32} {row.run or 'can run'}")
 
 
 @app.command()

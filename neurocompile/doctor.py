@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,9 +38,13 @@ PACKAGES = (
     ("msgpack", "official Flax checkpoints", "pip install 'neurocompile[compile]'"),
     ("tensorstore", "Flax checkpoints in OCDBT layout", "pip install 'neurocompile[flax]'"),
     ("pytorch-lightning", "training", "pip install 'neurocompile[train]'"),
+    ("ziglang", "compiling for other processors (cpu-*@jetson-orin and others)", "pip install 'neurocompile[cross]'"),
     ("triton", "GPU kernels", "pip install 'neurocompile[gpu]'"),
     ("matplotlib", "plots", "pip install 'neurocompile[view]'"),
 )
+
+
+EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 
 
 def examine() -> list[Finding]:
@@ -50,6 +56,12 @@ def examine() -> list[Finding]:
         except PackageNotFoundError:
             found = ""
         findings.append(Finding(package, found, purpose, remedy))
+    compiler = _first_line([*(shlex.split(os.environ.get("CC", "")) or ["cc"]), "--version"])
+    findings.append(Finding("C compiler", compiler, "building cpu-* bundles", "Debian: apt install gcc; or ziglang"))
+    emulator = next((name for name in EMULATORS if shutil.which(name)), EMULATORS[0])
+    purpose = "proving bundles for aarch64 on another machine"
+    remedy = "Debian: apt install qemu-user-static libc6-arm64-cross"
+    findings.append(Finding(EMULATORS[0], _first_line([emulator, "--version"]), purpose, remedy))
     gpu = _first_line(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     findings.append(Finding("NVIDIA GPU", gpu, "training and running on a GPU", "a machine with an NVIDIA driver"))
     return findings

@@ -67,12 +67,10 @@ class Availability:
     Attributes:
         build: Empty, or why it cannot be built here.
         run: Empty, or why it cannot be run here.
-        devices: The same for every device other than `native`.
     """
 
     build: str = ""
     run: str = ""
-    devices: dict[str, Availability] = field(default_factory=dict)
 
 
 def find_target(text: str) -> TargetSpec:
@@ -111,6 +109,16 @@ def availability(name: str) -> Availability:
     """What this machine can do with the target called `name`."""
     function: Callable[[], Availability] = _module(find_target(name)).availability
     return function()
+
+
+def devices() -> dict[str, Availability]:
+    """What this machine can do with the devices that a target may name after an `@`; asking takes seconds."""
+    found: dict[str, Availability] = {}
+    for name in TARGETS:
+        module = _module(find_target(name))
+        if name.partition("-")[0] not in {key.partition("-")[0] for key in found} and hasattr(module, "devices"):
+            found |= {f"{name.partition('-')[0]}-*@{device}": can for device, can in module.devices().items()}
+    return found
 
 
 def _module(target: TargetSpec) -> Any:

@@ -123,16 +123,19 @@ def compile_library(source: str, compiler: Compiler, flags: tuple[str, ...], nam
 
 def availability() -> Availability:
     """A compiler builds it; running takes nothing but the library."""
-    if not (system_compiler() or zig_compiler()):
-        return Availability(build=f"no C compiler: {INSTALL}")
-    return Availability(devices={device: _can(device) for device in DEVICES if device != "native"})
+    return Availability(build="" if system_compiler() or zig_compiler() else f"no C compiler: {INSTALL}")
+
+
+def devices() -> dict[str, Availability]:
+    """Every device but `native`: whether something here compiles for it, and whether or in what it runs here."""
+    return {device: _can(device) for device in DEVICES if device != "native"}
 
 
 def _can(device: str) -> Availability:
     try:
         tools = toolchain(device)
     except UserError as error:
-        return Availability(build=str(error), run="see build")
+        return Availability(build=str(error), run="-")
     if device == SOURCE:
         return Availability()
     needs = _needs(device, tools.compiler.macros(tools.flags))

@@ -58,7 +58,9 @@ class Compiler:
 
     def library(self, source: Path, output: Path, flags: tuple[str, ...]) -> None:
         """Compiles one file into a shared library."""
-        self.run(*FLAGS, *flags, f"-Wl,-soname,{output.name}", str(source), "-o", str(output), "-lm")
+        # The one that crosses writes debug information unless told not to.
+        quiet = ("-g0",) if self.crosses else ()
+        self.run(*FLAGS, *quiet, *flags, f"-Wl,-soname,{output.name}", str(source), "-o", str(output), "-lm")
 
     def refusal(self, flags: tuple[str, ...], source: str) -> str:
         """Why it cannot make a library of `source` with these flags: the first line it says; empty if it can.
