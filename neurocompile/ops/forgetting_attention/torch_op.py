@@ -1,23 +1,47 @@
 """`forgetting_attention` as one operator of torch, so that autograd, torch.compile and torch.export see a single node.
 
 `neurocompile::forgetting_attention` is what a captured program holds. It stands for `forgetting_attention_sums`, which
-has a fake kernel and, in `forgetting_attention_gradients`, an adjoint. Both are plain torch and run anywhere.
+has a fake kernel and, in `forgetting_attention_gradients`, an adjoint. Both run on CUDA tensors through Triton where
+that is installed and takes the inputs, otherwise block by block, which is plain torch and runs anywhere.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from neurocompile.ops.forgetting_attention import blocked
+from neurocompile.ops.forgetting_attention import blocked, peer
+
+
+@cache
+def _triton_launch() -> ModuleType | None:
+    if find_spec("triton") is None:
+        return None
+    from neurocompile.ops.forgetting_attention import triton_launch
+
+    return triton_launch
+
+
+def _face(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> Any:
+    launch = _triton_launch() if q.is_cuda else None
+    return launch if launch is not None and launch.supports(q, k, v, log_f) else blocked
+
 
 torch.library.define("neurocompile::forgetting_attention", "(Tensor q, Tensor k, Tensor v, Tensor log_f) -> Tensor")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> Tensor:
     """(B, T, H, D) attention of inputs of any real types."""
+    if q.is_cuda and torch.is_autocast_enabled("cuda") and q.dtype != torch.float64:
+        # As autocast does for torch's own attention; gates and sums stay float32.
+        q, k, v = (value.to(torch.get_autocast_dtype("cuda")) for value in (q, k, v))
+    if peer.serves(q, k, v, log_f):
+        return peer.attend(q, k, v, log_f)
     return torch.ops.neurocompile.forgetting_attention(q, k, v, log_f)
 
 
@@ -36,7 +60,7 @@ def _forgetting_attention(*inputs: Tensor) -> Tensor:
 @torch.library.custom_op("neurocompile::forgetting_attention_sums", mutates_args=())
 def forgetting_attention_sums(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> tuple[Tensor, Tensor]:
     """(B, T, H, D) attention and (B H, T) logarithm of every softmax's sum."""
-    return blocked.forward(q, k, v, log_f)
+    return _face(q, k, v, log_f).forward(q, k, v, log_f)
 
 
 @torch.library.custom_op("neurocompile::forgetting_attention_gradients", mutates_args=())
@@ -44,7 +68,7 @@ def forgetting_attention_gradients(
     q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, o: Tensor, total: Tensor, d_o: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by `q, k, v, log_f`, given both results and the gradient by the first."""
-    return blocked.gradients(q, k, v, log_f, o, total, d_o)
+    return _face(q, k, v, log_f).gradients(q, k, v, log_f, o, total, d_o)
 
 
 @forgetting_attention_sums.register_fake

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is published for Linux only")
+
+from neurocompile.ops.forgetting_attention import blocked, peer, torch_op, triton_aot, triton_launch
+from neurocompile.ops.forgetting_attention.triton_blocks import SHARED_KIB, WIDEST, plan
+
+# float16 rounds the softmax's weights, and the scores' gradient, to 11 bits before they are multiplied again.
+TOLERANCE = {"float32": 5e-6, "float16": 2e-3}
+
+CASES = [
+    (
+        {"batch": batch, "steps": steps, "heads": h, "keys": k, "width": width, "dtype": dtype, "gate": gate},
+        list(blocks),
+    )
+    for batch, steps, h, k, width, dtype, gate, blocks in [
+        (2, 1, 2, 1, 8, "float32", 2.0, (16, 16)),
+        (1, 63, 1, 1, 16, "float32", 2.0, (32, 16)),
+        (1, 100, 2, 1, 5, "float32", 12.0, (16, 16)),
+        (2, 111, 3, 1, 8, "float32", 1.0, (32, 32)),
+        (1, 64, 4, 2, 16, "float32", 2.0, (32, 32)),
+        (1, 63, 6, 3, 24, "float32", 2.0, (32, 32)),
+        (1, 63, 4, 4, 8, "float32", 0.0, (64, 32)),
+        (1, 111, 2, 1, 8, "float32", "extreme", (16, 16)),
+        (1, 111, 1, 1, 8, "float32", -4.0, (16, 16)),
+        (1, 63, 2, 1, 16, "float16", 2.0, (32, 16)),
+        (1, 100, 2, 2, 32, "float16", 0.0, (32, 32)),
+        # The blocks of compute capability 8.0.
+        (1, 300, 2, 1, 32, "float32", 2.0, ()),
+        (1, 300, 2, 1, 32, "float16", 4.0, ()),
+    ]
+]
+PROBES = [["errors", {"case": case, "blocks": blocks}] for case, blocks in CASES]
+PROBES += [
+    ["errors", {"case": CASES[3][0] | {"steps": 40}, "blocks": [16, 16], "turned": True}],
+    ["padded", {"lengths": [70, 33, 1], "blocks": [32, 32]}],
+    ["omitted", {"gate": 0.0, "steps": 240, "blocks": [32, 16]}],
+    ["omitted", {"gate": 12.0, "steps": 100, "blocks": [32, 16]}],
+    ["unread", {"gate": 0.0, "steps": 200, "spoilt": 16, "blocks": [32, 16]}],
+    ["unread", {"gate": 12.0, "steps": 200, "spoilt": 16, "blocks": [32, 16]}],
+    ["empty", {}],
+]
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """What all probes answer, from one process that runs the kernels in Triton's interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("forgetting_attention_interpreted.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], input=json.dumps(PROBES), capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def answers(interpreted, probe):
+    return [answer for (name, _), answer in zip(PROBES, interpreted, strict=True) if name == probe]
+
+
+def label(index):
+    case, blocks = CASES[index]
+    return "-".join(map(str, [*case.values(), *blocks]))
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=label)
+def test_result_and_all_gradients_in_the_interpreter(interpreted, index):
+    errors, bound = interpreted[index], TOLERANCE[CASES[index][0]["dtype"]]
+    assert len(errors) == 6
+    # A single position has one weight of 1, whatever is scored; its gradients vanish up to rounding.
+    bound = 1e-3 if CASES[index][0]["steps"] == 1 else bound
+    assert {name: error for name, error in errors.items() if not error <= bound} == {}
+
+
+def test_strided_inputs_are_read_as_they_are(interpreted):
+    (errors,) = answers(interpreted, "errors")[len(CASES) :]
+    assert {name: error for name, error in errors.items() if not error <= TOLERANCE["float32"]} == {}
+
+
+def test_a_padded_batch_equals_its_sequences_and_padding_gets_no_gradient(interpreted):
+    (answer,) = answers(interpreted, "padded")
+    assert answer["difference"] <= 1e-6
+    assert answer["leak"] == 0
+
+
+def test_what_is_left_out_is_below_the_stated_bound(interpreted):
+    forgets, holds = answers(interpreted, "omitted")
+    assert forgets["pairs"] > 0.4
+    assert forgets["share"] <= 2.0**-24
+    assert holds["pairs"] == 0
+
+
+def test_keys_that_were_forgotten_are_not_read(interpreted):
+    """Their values are NaN here: whatever meets them is NaN."""
+    assert answers(interpreted, "unread") == [1.0, 0.0]
+
+
+def test_an_empty_sequence_has_empty_answers(interpreted):
+    assert answers(interpreted, "empty") == [
+        [[2, 0, 4, 8], [8, 0], [2, 0, 4, 8], [2, 0, 2, 8], [2, 0, 2, 8], [2, 0, 4]]
+    ]
+
+
+def compiled_fits(name, capability, operand, width=32):
+    compiled = triton_aot.compile_kernel(name, capability, operand, width)
+    assert compiled.cubin.startswith(b"\x7fELF")
+    assert f".target sm_{capability}" in compiled.ptx
+    assert compiled.shared <= SHARED_KIB[capability] * 1024
+    return compiled
+
+
+KERNELS = triton_aot.FORWARD + triton_aot.BACKWARD
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_compiles_to_machine_code_without_a_gpu(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled_fits(name, 80, "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operand", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("capability", [75, 80, 86, 87, 89, 90, 100, 110, 120])
+def test_compiles_for_every_chip(capability, operand, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    if (capability, operand) == (75, "bf16"):
+        with pytest.raises(ValueError, match="7.5 multiplies no bf16"):
+            triton_aot.compile_kernel("forward_kernel", capability, operand, 32)
+        return
+    for name in KERNELS:
+        compiled = compiled_fits(name, capability, operand)
+        assert triton_aot.resources(compiled, capability)["registers"] <= 255
+
+
+def test_every_chip_has_blocks_that_divide():
+    for capability in SHARED_KIB:
+        for size in (2, 4):
+            for width in (1, 32, 33, 64, WIDEST):
+                chosen = plan(capability, width, size)
+                for blocks in (chosen.forward, chosen.query):
+                    assert blocks.queries % blocks.keys == 0
+                for blocks in (chosen.forward, chosen.query, chosen.key):
+                    assert min(blocks.queries, blocks.keys) >= 16
+
+
+class OnDevice:
+    """Stands for a CUDA tensor where only its description is asked for."""
+
+    def __init__(self, tensor, device="cuda"):
+        self.tensor, self.is_cuda, self.device = tensor, device == "cuda", device
+
+    def __getattr__(self, name):
+        return getattr(self.tensor, name)
+
+
+def make_inputs(dtype=torch.bfloat16, width=32, heads=2, steps=8, gates=torch.float32, grad=True):
+    q = torch.zeros(1, steps, heads, width, dtype=dtype, requires_grad=grad)
+    k, v = (torch.zeros(1, steps, 1, width, dtype=dtype) for _ in range(2))
+    return [OnDevice(value) for value in (q, k, v, torch.zeros(1, steps, heads, dtype=gates))]
+
+
+def test_cuda_tensors_go_to_triton_where_it_takes_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert torch_op._face(*make_inputs()) is triton_launch
+    assert torch_op._face(*make_inputs(torch.float32, width=WIDEST)) is triton_launch
+    assert torch_op._face(*make_inputs(torch.float64)) is blocked
+    assert torch_op._face(*make_inputs(gates=torch.float64)) is blocked
+    assert torch_op._face(*make_inputs(width=WIDEST + 1)) is blocked
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert torch_op._face(*make_inputs()) is blocked
+    assert torch_op._face(*[value.tensor for value in make_inputs()]) is blocked
+
+
+def test_training_goes_to_flash_linear_attention_only_where_it_means_the_same(monkeypatch):
+    monkeypatch.setattr(peer, "installed", lambda: True)
+    assert peer.serves(*make_inputs())
+    assert peer.serves(*make_inputs(torch.float16))
+    assert not peer.serves(*make_inputs(torch.float32))
+    assert not peer.serves(*make_inputs(gates=torch.float64))
+    assert not peer.serves(*make_inputs(width=100))
+    assert not peer.serves(*make_inputs(steps=1))
+    assert not peer.serves(*make_inputs(grad=False))
+    assert not peer.serves(*[value.tensor for value in make_inputs()])
+    q, k, v, log_f = make_inputs()
+    assert not peer.serves(q, k, OnDevice(v.tensor.float()), log_f)
+    with torch.no_grad():
+        assert not peer.serves(*make_inputs())
+    monkeypatch.setattr(peer, "ENABLED", False)
+    assert not peer.serves(*make_inputs())
+    monkeypatch.setattr(peer, "ENABLED", True)
+    monkeypatch.setattr(peer, "installed", lambda: False)
+    assert not peer.serves(*make_inputs())
+
+
+def test_importing_the_op_leaves_triton_alone():
+    code = "import sys, neurocompile.ops.forgetting_attention as op; assert 'triton' not in sys.modules, 'imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
