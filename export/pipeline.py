@@ -60,6 +60,9 @@ def export_model(
     full: bool = False,
     passes: tuple[str, ...] = tuple(PASSES),
     progress: Callable[[str], None] = lambda step: None,
+    announce: Callable[[str], None] = lambda text: None,
+    tensorrt: str | None = None,
+    smooth: bool = False,
 ) -> Export:
     """Exports a checkpoint.
 
@@ -76,6 +79,9 @@ def export_model(
         full: Prove parity over 100 000 events.
         passes: Passes to run, in order.
         progress: Called with a word on every step.
+        announce: Called with what a target has to say before it builds.
+        tensorrt: TensorRT version to export for, where the target is one of TensorRT.
+        smooth: Spread rare work over the events that follow, for `cpu-*` targets.
 
     Returns:
         What was written.
@@ -84,7 +90,7 @@ def export_model(
         UserError: If the checkpoint, target, recording or output cannot be used; nothing is written then.
         GateError: If parity fails; no bundle is written.
     """
-    spec = find_target(target)
+    spec = find_target(target, tensorrt, smooth)
     require(spec)
     place = model.resolve()
     output = output or Path(f"{place.name if place.is_dir() else place.stem}.neuro")
@@ -103,7 +109,7 @@ def export_model(
         progress("run passes")
         rewritten, changes = run_passes(captured, passes)
         progress(f"build {spec}")
-        artefact = build(rewritten, spec)
+        artefact = build(rewritten, spec, announce)
         table = {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device}
         manifest = {
             "name": output.resolve().name.removesuffix(".neuro"),
@@ -122,7 +128,8 @@ def export_model(
         session: Callable[[float], Session] | None = partial(_session, stage)
         if artefact.obstacle:
             session = stand_in.open if stand_in else None
-        parity = prove(program, session, sequence, spec.dtype)
+        yardstick = artefact.yardstick(program) if artefact.yardstick else None
+        parity = prove(program, session, sequence, spec.dtype, yardstick=yardstick)
         parity.require()
         stage.add({TRACE: parity.trace.to_bytes()})
         manifest["parity"] = {**parity.report, "adapters": list(adapters)}

@@ -38,6 +38,10 @@ def export(
     roi: Roi = None,
     resize: Resize = None,
     sort: Sort = False,
+    tensorrt: Annotated[Optional[str], typer.Option(help="10.3, 10 or 11, for trt-* targets.")] = None,  # noqa: UP045
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="cpu-*: spread rare work over the events that follow; answers lag.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Prove parity over 100 000 events.")] = False,
     trust_pickle: Annotated[bool, typer.Option(help="Let a checkpoint run the code it contains.")] = False,
     as_json: Json = False,
@@ -47,7 +51,7 @@ def export(
     from neurocompile.console import progress, show_export
 
     sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
-    with progress(quiet=as_json) as step:
+    with progress(quiet=as_json) as (step, announce):
         result = export_model(
             model,
             target,
@@ -59,6 +63,9 @@ def export(
             adapters=adapters,
             full=full,
             progress=step,
+            announce=announce,
+            tensorrt=tensorrt,
+            smooth=smooth,
         )
     _print(result.manifest) if as_json else show_export(result)
 

@@ -32,7 +32,7 @@ from runtime.program import ProgramSpec
 from runtime.session import Session
 from runtime.trace import Deviation, Trace, compare, push_singly, record, summary, worst
 
-BOUNDS = {"fp32": 1e-4, "bf16": 2**-8, "int8": 2**-6}
+BOUNDS = {"fp32": 1e-4, "bf16": 2**-8, "fp16": 2**-11, "int8": 2**-6}
 """Largest relative deviation from the float64 reference, per precision."""
 
 SLACK = 2.0
@@ -41,7 +41,7 @@ SLACK = 2.0
 LOOSEST = 1e-2
 """A bound beyond this would prove nothing in float32; lower precisions have `ROOM` times as much."""
 
-ROOM = {"fp32": 1, "bf16": 5, "int8": 10}
+ROOM = {"fp32": 1, "bf16": 5, "fp16": 2, "int8": 10}
 
 OFFLINE_BOUND = 1e-9
 SHIPPED_EVENTS = 4000
@@ -110,6 +110,7 @@ def prove(
     recording: Recording,
     dtype: str,
     *,
+    yardstick: StreamProgram | None = None,
     seed: int = 0,
 ) -> Parity:
     """Runs all comparisons.
@@ -120,6 +121,7 @@ def prove(
             where nothing here can run it: then only the program itself is compared with the network's own forward.
         recording: The sequence; its sensor fits the model.
         dtype: The artefact's precision.
+        yardstick: The reference in that precision; by default the program with rounded weights.
         seed: Of the arbitrary splits.
 
     Returns:
@@ -135,7 +137,7 @@ def prove(
     reference = reference_session(program, torch.float64, tick_us=tick_us)
     trace = record(reference, events, marks, tick_us=tick_us, source=recording.source)
     single = compare(
-        reference_session(rounded(program, dtype), torch.float32, tick_us=tick_us, use_chunk=True),
+        reference_session(yardstick or rounded(program, dtype), torch.float32, tick_us=tick_us, use_chunk=True),
         trace,
         pieces=repeat(len(events)),
     )
@@ -219,6 +221,7 @@ def _rescaled(deviations: list[Deviation], trace: Trace) -> list[Deviation]:
 def _replay(session: Session, recording: Recording) -> np.ndarray:
     session.reset()
     push_singly(session, recording.events)
+    session.settle()
     return session.readout()
 
 

@@ -110,6 +110,8 @@ def answers(session: Session, recording: Recording, every: Interval | None) -> I
         for t, x, y, p in zip(*columns, strict=True):
             session.push_event(t, x, y, p)
         done = mark
+        if done == len(events):
+            session.settle()
         yield _answer(session, time_ms, done)
 
 

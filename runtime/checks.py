@@ -146,6 +146,9 @@ class _Relay(Session):
     def push_event(self, t: int, x: int, y: int, p: bool) -> int:
         return self._now.push_event(t, x, y, p)
 
+    def settle(self) -> None:
+        self._now.settle()
+
     def readout(self) -> np.ndarray:
         return self._now.readout()
 

@@ -54,6 +54,13 @@ class Session(ABC):
     def readout(self) -> np.ndarray:
         """(C,) float32 running answer; before `spec.first_readout` items it rests on no complete group."""
 
+    def settle(self) -> None:
+        """Does what was put off, so that readout and states lack nothing of what was pushed.
+
+        Only programs exported with `--smooth` put anything off; it changes no later answer.
+        """
+        return None
+
     @abstractmethod
     def state(self, name: str) -> np.ndarray:
         """A copy of one state tensor."""

@@ -100,6 +100,7 @@ def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: floa
     for mark in marks:
         session.push(events[done : int(mark)])
         done = int(mark)
+        session.settle()
         readouts.append(session.readout().astype(np.float64))
         for name in names:
             states[name].append(session.state(name).astype(np.float64))
@@ -128,6 +129,7 @@ def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = No
             session.push(trace.events[done : done + size])
             done += size
         done = mark
+        session.settle()
         deviations.append(_deviation(mark, "readout", session.readout(), trace.readouts, k))
         deviations += [_deviation(mark, name, session.state(name), values, k) for name, values in trace.states.items()]
     return deviations

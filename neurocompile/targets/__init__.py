@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
 from neurocompile.graph_program import GraphProgram
+from neurocompile.program import StreamProgram
 from neurocompile.targets.spec import TargetSpec, parse_target
 from runtime.errors import UserError
 from runtime.session import Session
@@ -19,6 +20,9 @@ TARGETS: dict[str, str] = {
     "cpu-fp32": "neurocompile.targets.cpu",
     "cpu-bf16": "neurocompile.targets.cpu",
     "cpu-int8": "neurocompile.targets.cpu",
+    "trt-fp32": "neurocompile.targets.trt",
+    "trt-bf16": "neurocompile.targets.trt",
+    "trt-fp16": "neurocompile.targets.trt",
 }
 """Target name without device -> module with `build` and `availability`."""
 
@@ -47,6 +51,7 @@ class Artefact:
         needs: What the machine that runs it must have: `architecture`, `system`, `features`; empty if anything will do.
         obstacle: Why this machine cannot run it; empty if it can.
         stand_in: What can run it in this machine's stead, where there is an obstacle.
+        yardstick: The reference program in the artefact's precision, where that is more than rounded weights.
         proxy: Empty if parity on this machine proves what ships; else by what it only speaks for that, for instance
             by another compiler's output. The runtime then wants a verification where it runs.
     """
@@ -58,6 +63,7 @@ class Artefact:
     needs: dict[str, Any] = field(default_factory=dict)
     obstacle: str = ""
     stand_in: StandIn | None = None
+    yardstick: Callable[[StreamProgram], StreamProgram] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,20 @@ class Availability:
     run: str = ""
 
 
-def find_target(text: str) -> TargetSpec:
-    """The target that `text` names; see `parse_target` for errors."""
-    return parse_target(text, tuple(TARGETS))
+def find_target(text: str, tensorrt: str | None = None, smooth: bool = False) -> TargetSpec:
+    """The target that `text` names; see `parse_target` for errors.
+
+    Args:
+        text: E.g. `onnx-fp32`.
+        tensorrt: The option `--tensorrt`, for targets of TensorRT only.
+        smooth: The option `--smooth`, for targets of compiled C only.
+    """
+    target = parse_target(text, tuple(TARGETS))
+    if tensorrt and target.backend != "trt":
+        raise UserError(f"--tensorrt is for targets of TensorRT, and {text!r} is none; leave it out")
+    if smooth and target.backend != "cpu":
+        raise UserError(f"--smooth is for the targets cpu-*, and {text!r} is none; leave it out")
+    return replace(target, tensorrt=tensorrt or "", smooth=smooth)
 
 
 def require(target: TargetSpec) -> None:
@@ -91,18 +108,21 @@ def require(target: TargetSpec) -> None:
         refuse(target)
 
 
-def build(program: GraphProgram, target: TargetSpec) -> Artefact:
+def build(
+    program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None
+) -> Artefact:
     """Lowers a captured program.
 
     Args:
         program: The program after the passes.
         target: From `find_target`.
+        announce: Is told what a target has to say before it builds; most say nothing.
 
     Returns:
         The files to ship.
     """
-    function: Callable[[GraphProgram, TargetSpec], Artefact] = _module(target).build
-    return function(program, target)
+    function: Callable[..., Artefact] = _module(target).build
+    return function(program, target, announce) if target.backend == "trt" else function(program, target)
 
 
 def availability(name: str) -> Availability:
@@ -116,8 +136,8 @@ def devices() -> dict[str, Availability]:
     found: dict[str, Availability] = {}
     for name in TARGETS:
         module = _module(find_target(name))
-        if name.partition("-")[0] not in {key.partition("-")[0] for key in found} and hasattr(module, "devices"):
-            found |= {f"{name.partition('-')[0]}-*@{device}": can for device, can in module.devices().items()}
+        if name.partition("-")[0] not in {key.partition("-")[0] for key in found} and hasattr(module, "by_device"):
+            found |= {f"{name.partition('-')[0]}-*@{device}": can for device, can in module.by_device().items()}
     return found
 
 

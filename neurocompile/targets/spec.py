@@ -18,11 +18,15 @@ class TargetSpec:
         backend: One of `BACKENDS`.
         dtype: One of `DTYPES`.
         device: `native`, an instruction set level, a board, or `smNN`.
+        tensorrt: What `--tensorrt` says; empty where it was not given.
+        smooth: Whether `--smooth` was given: no single event is to take long, and answers may lag.
     """
 
     backend: str
     dtype: str
     device: str = "native"
+    tensorrt: str = ""
+    smooth: bool = False
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.dtype}" + ("" if self.device == "native" else f"@{self.device}")

@@ -37,7 +37,7 @@ class _Info(ctypes.Structure):
         ("width", ctypes.c_uint32),
         ("height", ctypes.c_uint32),
         ("bulk_items", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("delay_items", ctypes.c_uint32),
         ("session_bytes", ctypes.c_uint64),
         ("snapshot_bytes", ctypes.c_uint64),
         ("weights_bytes", ctypes.c_uint64),
@@ -71,6 +71,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "nc_push": (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
     "nc_push_many": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
     "nc_push_singly": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
+    "nc_settle": (ctypes.c_void_p,),
     "nc_readout": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
     "nc_get_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
     "nc_set_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
@@ -140,10 +141,12 @@ class NativeSession(Session):
 
     Attributes:
         bulk_items: Pushes of at least so many events take the bulk form; 0 if none do.
+        delay_items: Items that an answer may lack before `settle`; 0 if it lacks none.
     """
 
     def __init__(self, spec: ProgramSpec, model: NativeModel, *, tick_us: float = 1.0, use_chunk: bool = True) -> None:
         self.spec = spec
+        self.delay_items = int(model.info.delay_items)
         self.bulk_items = int(model.info.bulk_items) if use_chunk else 0
         self._model, self._tick_us = model, tick_us
         self._handle = ctypes.c_void_p()
@@ -191,6 +194,10 @@ class NativeSession(Session):
             self._check(made)
         return made
 
+    def settle(self) -> None:
+        """See `Session.settle`."""
+        self._check(self._model.library.nc_settle(self._handle))
+
     def readout(self) -> np.ndarray:
         """See `Session.readout`."""
         self._check(self._model.library.nc_readout(self._handle, self._logits.ctypes.data, self._logits.size))
@@ -206,6 +213,7 @@ class NativeSession(Session):
 
     def snapshot(self) -> dict[str, Any]:
         """See `Session.snapshot`."""
+        self.settle()
         now = self._position()
         if native_window.is_window(self.spec):
             front: dict[str, Any] = {"events": now.events, **self._window(native_window.NEWEST, now.events)}

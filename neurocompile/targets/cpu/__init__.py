@@ -10,6 +10,7 @@ from typing import Any
 
 from neurocompile.graph_program import GraphProgram
 from neurocompile.lowering import LoopProgram, lower
+from neurocompile.lowering.jobs import delay, find_jobs
 from neurocompile.targets import Artefact, Availability, StandIn, TargetSpec
 from neurocompile.targets.cpu.compiler import INSTALL, Compiler, system_compiler, zig_compiler
 from neurocompile.targets.cpu.devices import DEVICES, SOURCE, SOURCE_SHAPE, Toolchain, format_of, shape_of, toolchain
@@ -49,7 +50,7 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
     form = FORMATS[target.dtype] if ships_source else format_of(target.dtype, macros)
     needs: dict[str, Any] = {} if ships_source else _needs(target.device, macros)
     loops = lower(program)
-    source, sealed = generate(program.spec, loops, shape, form, fixed_lanes=ships_source)
+    source, sealed = generate(program.spec, loops, shape, form, fixed_lanes=ships_source, smooth=target.smooth)
     name = f"libmodel.{'so' if needs.get('system') == 'Linux' else SUFFIX}"
     library = {} if ships_source else {name: compile_library(source, compiler, flags, name)}
     files = {
@@ -60,6 +61,8 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
         "c/example.c": (PARTS / "example.c").read_bytes(),
     }
     report = _report(program, loops, form, tools, files)
+    if target.smooth:
+        report["delay_items"] = delay(program.spec, find_jobs(program.spec, loops))
     if ships_source:
         return Artefact(files, {}, report, proxy=f"compiled here by {compiler.version()}")
     obstacle, stand_in = machine.obstacle(target.device, **needs) or "", None
@@ -81,7 +84,13 @@ def _needs(device: str, macros: frozenset[str]) -> dict[str, Any]:
 
 
 def generate(
-    spec: ProgramSpec, loops: LoopProgram, shape: Shape, form: Format, *, fixed_lanes: bool = False
+    spec: ProgramSpec,
+    loops: LoopProgram,
+    shape: Shape,
+    form: Format,
+    *,
+    fixed_lanes: bool = False,
+    smooth: bool = False,
 ) -> tuple[str, bytes]:
     """The library's source in one file, and the weights that belong to it.
 
@@ -91,12 +100,13 @@ def generate(
         shape: How matrices are cut.
         form: How matrices and tables are kept.
         fixed_lanes: Whether every compiler is to take vectors of that shape, instead of only one that agrees.
+        smooth: Whether stages that fire rarely are spread over the items that follow.
 
     Returns:
         (C text, bytes of `model.weights`).
     """
     weights = lay_out(loops, shape.widest, form, widest_panel(shape))
-    body = program_code(spec, loops, weights, shape, form)
+    body = program_code(spec, loops, weights, shape, form, smooth=smooth)
     who = identity(body.encode(), weights.data)
     bytes_of_identity = ", ".join(str(byte) for byte in who)
     parts = [
@@ -126,7 +136,7 @@ def availability() -> Availability:
     return Availability(build="" if system_compiler() or zig_compiler() else f"no C compiler: {INSTALL}")
 
 
-def devices() -> dict[str, Availability]:
+def by_device() -> dict[str, Availability]:
     """Every device but `native`: whether something here compiles for it, and whether or in what it runs here."""
     return {device: _can(device) for device in DEVICES if device != "native"}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neurocompile.lowering.clusters import Cluster, find_clusters, writer_of
-from neurocompile.lowering.loops import Buffer, LoopProgram, MatVec, StageLoops, accesses
+from neurocompile.lowering.loops import Buffer, LoopProgram, MatVec, Nest, StageLoops, accesses
 from neurocompile.targets.cpu.batch_code import SLOTS, batch_kernel, batch_product, batch_widths
 from neurocompile.targets.cpu.formats import Format
 from neurocompile.targets.cpu.layout import Weights, identifier
@@ -53,7 +53,12 @@ def bulk_clusters(spec: ProgramSpec, program: LoopProgram, form: Format) -> tupl
     for cluster in find_clusters(spec, program):
         stages = [program.stages[stage.name] for stage in (*cluster.members, *cluster.tails)]
         size = max(sum(4 * SLOTS * b.size for b in (*stage.locals, *_kept(stage))) for stage in stages)
-        if size > LARGEST_STACK or not any(isinstance(s, MatVec) for stage in stages for s in stage.statements):
+        kinds = {type(statement) for stage in stages for statement in stage.statements}
+        if (
+            size > LARGEST_STACK
+            or not kinds <= {Nest, MatVec}
+            or not any(isinstance(s, MatVec) for stage in stages for s in stage.statements)
+        ):
             break
         found.append(cluster)
     return tuple(found)
@@ -133,6 +138,7 @@ def _batch(
             if saved:
                 code += ["for (int m = begin; m < begin + count; m++) {", *(f"    {x}" for x in saved), "}"]
         else:
+            assert isinstance(statement, Nest)
             body = [*nest_code(statement, memory), *saved]
             code = ["for (int m = begin; m < begin + count; m++) {", *(f"    {x}" for x in body), "}"]
         lines += [f"    {line}" for line in code]

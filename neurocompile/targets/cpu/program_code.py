@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from neurocompile.lowering.jobs import delay, find_jobs
 from neurocompile.lowering.loops import LoopProgram, MatVec, accesses
 from neurocompile.targets.cpu.bulk_code import bulk_clusters, bulk_items, stage_parts
 from neurocompile.targets.cpu.formats import Format
@@ -14,6 +15,7 @@ from neurocompile.targets.cpu.layout import ITEM_BYTES, Weights, identifier
 from neurocompile.targets.cpu.memory import ITEMS, TYPES, Memory, field_name
 from neurocompile.targets.cpu.product_code import Shape, kernel, widths
 from neurocompile.targets.cpu.schedule_code import Schedule, fill
+from neurocompile.targets.cpu.smooth_code import job_code, job_fields, part_kernels
 from neurocompile.targets.cpu.stage_code import stage_code, wide_kernels
 from runtime.errors import UserError
 from runtime.program import ITEMS as FRONT_END
@@ -24,7 +26,9 @@ RULES = {"channel": 0, "product": 1, "linear": 2}
 ATTENTION = Path(__file__).with_name("csrc") / "attention.c"
 
 
-def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shape: Shape, form: Format) -> str:
+def program_code(
+    spec: ProgramSpec, program: LoopProgram, weights: Weights, shape: Shape, form: Format, *, smooth: bool = False
+) -> str:
     """C between the mathematics and the session code.
 
     Args:
@@ -33,6 +37,7 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
         weights: Their layout.
         shape: How matrices are cut.
         form: How their numbers are kept.
+        smooth: Whether stages that fire rarely are spread over the items that follow.
 
     Returns:
         The text.
@@ -46,8 +51,10 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
         f'_Static_assert(NC_LANES == {shape.lanes}, "compile for the processor that the code was generated for");',
         "",
     ]
+    jobs = find_jobs(spec, program) if smooth else ()
+    lines += [f"#define NC_DELAY_ITEMS {delay(spec, jobs)}"]
     lines += _constants(spec, weights)
-    lines += _stream(spec, program)
+    lines += _stream(spec, program, job_fields(program, jobs, shape, form))
     for width in widths(products, shape, form):
         lines += [*kernel(width, shape, form), ""]
     lines += wide_kernels(program, shape, form, ATTENTION.read_text())
@@ -55,7 +62,11 @@ def program_code(spec: ProgramSpec, program: LoopProgram, weights: Weights, shap
         lines += stage_code(stage, memory, shape, form)
     lines += _reset(spec)
     clusters = bulk_clusters(spec, program, form)
-    schedule = Schedule(spec, weights, clusters)
+    schedule = Schedule(spec, weights, clusters, jobs)
+    lines += part_kernels(program, jobs, shape, form)
+    for job in jobs:
+        lines += job_code(job, program, weights, shape, form)
+    lines += schedule.spreading() if jobs else []
     lines += [f"#define NC_BULK_ITEMS {bulk_items(spec, clusters)}", "", *schedule.single()]
     if clusters:
         lines += [*stage_parts(program, clusters, weights, shape, form), *schedule.bulk()]
@@ -106,7 +117,7 @@ def _constants(spec: ProgramSpec, weights: Weights) -> list[str]:
     return [*lines, ""]
 
 
-def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:
+def _stream(spec: ProgramSpec, program: LoopProgram, more: list[str]) -> list[str]:
     lines = []
     if spec.front_end["kind"] == "window":
         columns = "token[NC_WINDOW], time[NC_WINDOW], item_token[NC_WINDOW], item_time[NC_WINDOW]"
@@ -117,7 +128,14 @@ def _stream(spec: ProgramSpec, program: LoopProgram) -> list[str]:
     lines.append("    uint64_t fired[NC_SOURCES];")
     for buffer in (*program.states, *program.values):
         lines.append(f"    _Alignas(64) {TYPES[buffer.dtype]} {field_name(buffer)}[{buffer.size}];")
-    lines += ["} nc_stream;", "", "static const struct {", "    const char *name, *dtype;", "    size_t offset, bytes;"]
+    lines += [
+        *more,
+        "} nc_stream;",
+        "",
+        "static const struct {",
+        "    const char *name, *dtype;",
+        "    size_t offset, bytes;",
+    ]
     lines.append("} nc_states[] = {")
     for buffer in program.states:
         place = f"offsetof(nc_stream, {field_name(buffer)}), sizeof(((nc_stream *)0)->{field_name(buffer)})"

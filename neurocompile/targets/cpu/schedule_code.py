@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from neurocompile.lowering.clusters import Cluster
+from neurocompile.lowering.jobs import Job
 from neurocompile.lowering.loops import Buffer
 from neurocompile.targets.cpu.batch_code import SLOTS
 from neurocompile.targets.cpu.bulk_code import SlotMemory, capture, slotted
 from neurocompile.targets.cpu.layout import Weights, identifier
-from neurocompile.targets.cpu.memory import field_name
+from neurocompile.targets.cpu.memory import Memory, field_name
 from neurocompile.targets.cpu.nest_code import literal
 from runtime.program import ITEMS, ProgramSpec, StageSpec
 from runtime.schedule import sources
@@ -32,11 +33,13 @@ class Schedule:
         spec: The tables.
         weights: Their layout.
         clusters: Those with a bulk form.
+        jobs: Stages that are spread over the items that follow.
     """
 
     spec: ProgramSpec
     weights: Weights
     clusters: tuple[Cluster, ...] = ()
+    jobs: tuple[Job, ...] = ()
     number: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +49,40 @@ class Schedule:
         """`nc_item`: the item in `position`, through every stage that is due."""
         lines = ["/* Takes the item in `position` through every stage that is due. */"]
         lines += ["static void nc_item(nc_stream *s, const unsigned char *w) {"]
+        lines += ["    nc_work(s, w);"] if self.jobs else []
         return [*lines, *(f"    {line}" for line in self._followers(ITEMS)), "}", ""]
+
+    def spreading(self) -> list[str]:
+        """`nc_work`: this item's share of every job; `nc_finish`: all that is left. Before `single`."""
+        names = [identifier(job.stage.name) for job in self.jobs]
+        lines = [f"static void nc_advance_{name}(nc_stream *s, const unsigned char *w, int until);" for name in names]
+        for job, name in zip(self.jobs, names, strict=True):
+            lines += [
+                f"static void nc_advance_{name}(nc_stream *s, const unsigned char *w, int until) {{",
+                f"    while (s->piece_{name} && s->piece_{name} <= until) {{",
+                f"        nc_piece_{name}(s, w, s->piece_{name} - 1);",
+                f"        if (s->piece_{name}++ < NC_PIECES_{name}) continue;",
+                f"        s->piece_{name} = 0;",
+                *(f"        {line}" for line in self._followers(job.stage.name)),
+                "        return;",
+                "    }",
+                "}",
+                "",
+            ]
+        # A job's followers must find those after them done, so the last ones go first.
+        backwards = list(zip(reversed(self.jobs), reversed(names), strict=True))
+        lines.append("static void nc_work(nc_stream *s, const unsigned char *w) {")
+        for job, name in backwards:
+            limit = f"nc_limits_{name}[s->items_{name} < {job.spread} ? s->items_{name} : {job.spread - 1}]"
+            lines.append(f"    if (s->piece_{name}) {{")
+            lines += [f"        const int until = {limit};", f"        s->items_{name}++;"]
+            lines += [f"        nc_advance_{name}(s, w, until);", "    }"]
+        lines += ["}", "", "static void nc_finish(nc_stream *s, const unsigned char *w) {"]
+        waiting = " || ".join(f"s->piece_{name}" for name in names)
+        lines.append(f"    while ({waiting}) {{")
+        lines += [f"        nc_advance_{name}(s, w, NC_PIECES_{name});" for _, name in backwards]
+        lines += ["    }", "}", "", "/* Drops all work that is left. */", "static void nc_drop(nc_stream *s) {"]
+        return [*lines, *(f"    s->piece_{name} = 0;" for name in names), "}", ""]
 
     def bulk(self) -> list[str]:
         """`nc_bulk_item` and what runs the collected firings."""
@@ -79,7 +115,22 @@ class Schedule:
             lines += [f"{condition}{{", *(f"    {line}" for line in body), "}"]
         return lines
 
+    def _begin(self, job: Job) -> list[str]:
+        """A job is due: nothing of its last firing or of what it reads may be left to do."""
+        name, memory = identifier(job.stage.name), Memory(self.weights)
+        lines = [f"nc_advance_{name}(s, w, NC_PIECES_{name});"]
+        for source in map(identifier, job.sources):
+            lines.append(f"nc_advance_{source}(s, w, NC_PIECES_{source});")
+        for buffer in job.captures:
+            target = f"s->j_{name}_{identifier(buffer.name)}"
+            lines.append(f"memcpy({target}, {memory.base(buffer)}, sizeof {target});")
+        lines += [line for reset in job.stage.resets for line in fill(self.spec, reset)]
+        return [*lines, f"s->piece_{name} = 1;", f"s->items_{name} = 0;"]
+
     def _fire(self, stage: StageSpec, bulk: bool) -> list[str]:
+        job = next((job for job in self.jobs if job.stage is stage), None)
+        if job and not bulk:
+            return self._begin(job)
         lines = [f"nc_stage_{identifier(stage.name)}(s, w);"]
         lines += [line for name in stage.resets for line in fill(self.spec, name)]
         return lines + self._followers(stage.name, bulk)

@@ -46,7 +46,7 @@ typedef struct nc_info {
     uint32_t first_readout;  /* items after which the readout rests on a complete group */
     uint32_t width, height;  /* of the sensor */
     uint32_t bulk_items;     /* pushes of at least so many events share the reading of weights; 0: none do */
-    uint32_t reserved;
+    uint32_t delay_items;    /* items that an answer may lack, see `nc_settle`; 0: it lacks none */
     uint64_t session_bytes;  /* memory of one session */
     uint64_t snapshot_bytes; /* size of a snapshot */
     uint64_t weights_bytes;  /* size of model.weights */
@@ -102,6 +102,10 @@ NC_API int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t,
                             const uint8_t *p);
 NC_API int64_t nc_push_singly(nc_session *session, size_t count, const int64_t *t, const uint16_t *x,
                               const uint16_t *y, const uint8_t *p);
+
+/* Exported with --smooth, a library spreads rare work over the events that follow, and an answer may lack what the last
+ * `delay_items` items would have brought. This does all work that is left; afterwards nothing is lacking. */
+NC_API int nc_settle(nc_session *session);
 
 /* The running answer, one number per class. `count` must be `classes`. */
 NC_API int nc_readout(nc_session *session, float *logits, size_t count);

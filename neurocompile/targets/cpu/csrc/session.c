@@ -73,6 +73,7 @@ NC_PLAIN int nc_query(nc_info *info, size_t size_of_info) {
         .width = NC_WIDTH,
         .height = NC_HEIGHT,
         .bulk_items = NC_BULK_ITEMS,
+        .delay_items = NC_DELAY_ITEMS,
         .session_bytes = sizeof(nc_session),
         .snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream),
         .weights_bytes = NC_WEIGHTS_BYTES,
@@ -223,6 +224,14 @@ NC_INLINE int64_t nc_token(int64_t x, int64_t y, int64_t p) {
 
 /* nc_push and nc_push_many are the front end's: token_dt.c or window.c. */
 
+int nc_settle(nc_session *session) {
+    if (!session) return NC_ERROR_ARGUMENT;
+#if NC_DELAY_ITEMS
+    nc_finish(&session->stream, session->weights);
+#endif
+    return NC_OK;
+}
+
 int nc_readout(nc_session *session, float *logits, size_t count) {
     if (!session || !logits) return NC_ERROR_ARGUMENT;
     if (count != NC_CLASSES) return NC_ERROR_SIZE;
@@ -265,6 +274,9 @@ int nc_set_position(nc_session *session, const nc_position *position, size_t siz
     if (!nc_position_fits(position)) return NC_ERROR_SNAPSHOT;
     session->stream.position = *position;
     nc_recount(&session->stream);
+#if NC_DELAY_ITEMS
+    nc_drop(&session->stream);
+#endif
     return NC_OK;
 }
 
@@ -295,6 +307,8 @@ int nc_restore(nc_session *session, const void *data, size_t size) {
     if (!nc_window_fits(&window)) return NC_ERROR_SNAPSHOT;
 #endif
     memcpy(&session->stream, (const char *)data + sizeof header, sizeof session->stream);
+#if !NC_DELAY_ITEMS
     nc_recount(&session->stream);
+#endif
     return NC_OK;
 }

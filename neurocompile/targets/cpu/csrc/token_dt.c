@@ -60,6 +60,9 @@ static int64_t nc_push_all(nc_session *session, size_t count, const int64_t *t, 
 #if NC_BULK_ITEMS
     if (in_bulk && count >= NC_BULK_ITEMS) {
         nc_bulk bulk;
+#if NC_DELAY_ITEMS
+        nc_finish(&session->stream, session->weights);
+#endif
         nc_bulk_begin(&bulk);
         for (size_t k = 0; k < count; k++) {
 #if !NC_GAP_AFTER
