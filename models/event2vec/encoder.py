@@ -142,4 +142,7 @@ def encode(backbone: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[
 
 
 def _order(mask: Tensor | None) -> Order | None:
-    return None if mask is None else Order.of(mask)
+    # Where nothing is to be packed the gathers are left out; asking a GPU would cost more than they do.
+    if mask is None or (mask.device.type == "cpu" and bool(mask.all())):
+        return None
+    return Order.of(mask)

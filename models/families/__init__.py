@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from models.families.base import Family, Identity, Request
 from models.families.event2vec import Event2VecFamily
+from models.families.event2vec_causal import CausalEvent2VecFamily
 from models.families.event_ssm import EventSSMFamily
 from models.families.event_ssm_port import EventSSMPortFamily
 from runtime.errors import UserError
@@ -13,7 +14,8 @@ from runtime.errors import UserError
 __all__ = ["FAMILIES", "Family", "Identity", "Request", "family_named", "family_of"]
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (EventSSMFamily(), EventSSMPortFamily(), Event2VecFamily())
+    family.name: family
+    for family in (EventSSMFamily(), EventSSMPortFamily(), Event2VecFamily(), CausalEvent2VecFamily())
 }
 
 

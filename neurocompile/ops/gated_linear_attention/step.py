@@ -25,5 +25,4 @@ def step(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple
         grouped = (*shape[:-3], keys, heads // keys, *shape[-2:])
         pair = pair.unsqueeze(-3).expand(grouped).reshape(*shape[:-3], heads, *shape[-2:])
     state = log_f.exp()[..., None, None] * state + pair
-    o = (q * (1 / width**0.5))[..., None, :] @ state
-    return o.squeeze(-2), state
+    return ((q * (1 / width**0.5))[..., None] * state).sum(-2), state
