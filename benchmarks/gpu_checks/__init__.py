@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPS = ("diagonal_scan",)
+OPS = ("diagonal_scan", "forgetting_attention")
 
 
 @dataclass(frozen=True)
