@@ -13,6 +13,7 @@ from typing import Any
 
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
+from neurocompile.agreement import label_agreement
 from neurocompile.capture import capture
 from neurocompile.parity import check_length, prove, shortest, window_ends
 from neurocompile.passes import PASSES, run_passes
@@ -133,6 +134,8 @@ def export_model(
         parity.require()
         stage.add({TRACE: parity.trace.to_bytes()})
         manifest["parity"] = {**parity.report, "adapters": list(adapters)}
+        if session is not None:
+            manifest["parity"]["labels"] = label_agreement(program, session, spec.dtype)
         if artefact.obstacle and not stand_in:
             manifest["parity"]["status"] = f"not run: {artefact.obstacle}"
         elif proxy := stand_in.name if stand_in else artefact.proxy:

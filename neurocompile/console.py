@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+def progress(quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
     """A spinner with the step at hand on stderr, and a line with its time once done.
 
     Args:
         quiet: Show nothing.
 
     Yields:
-        A function to call with every step's name.
+        A function to call with every step's name, and one for text that is to stay above them.
     """
     if quiet:
-        yield lambda step: None
+        yield lambda step: None, lambda text: None
         return
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True))
@@ -39,7 +39,7 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
         tasks.append(bar.add_task(name, total=1))
 
     try:
-        yield step
+        yield step, lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         if tasks:
             bar.update(tasks[-1], completed=1)
     finally:
@@ -71,21 +71,30 @@ def show_export(result: Export) -> None:
         if change.startswith("tabulate"):
             console.print(f"pass      {change}", markup=False)
     console.print(f"passes    {len(manifest['passes'])} rewrites, all listed in the manifest")
-    single = parity["float32_reference"]
+    single, dtype = parity["float32_reference"], manifest["target"]["dtype"]
+    torch_in = dtype if manifest["target"]["backend"] == "trt" and dtype != "fp32" else "float32"
     if "step" in parity:
         step, chunk = parity["step"], parity["chunk"]
         console.print(
             f"parity    {parity['status']} over {parity['events']} events (bound {parity['bound']:.0e} relative): "
             f"readout {step['readout_relative']:.1e}, worst state {step['worst_relative']:.1e}, "
-            f"chunks {chunk['worst_relative']:.1e}; float32 torch itself {single['worst_relative']:.1e}"
+            f"chunks {chunk['worst_relative']:.1e}; {torch_in} torch itself {single['worst_relative']:.1e}"
         )
+        if dtype != "fp32":
+            drift = list(step["relative_by_event"].items())
+            shown = ", ".join(f"{mark}: {value:.1e}" for mark, value in drift[:: max(len(drift) // 6, 1)])
+            console.print(f"drift     deviation after so many events: {shown}")
     else:
         console.print(f"parity    {parity['status']}")
-    if parity["status"] != "proved":
+    if parser := manifest["build"].get("parser_check"):
+        console.print(f"parser    {parser}")
+    if remaining := manifest["build"].get("remaining"):
+        console.print(f"remaining {remaining}")
+    elif parity["status"] != "proved":
         console.print(f"note      run `python -m runtime.verify {result.path}` on the machine that will run it")
     if parity["bound"] > parity["declared_bound"]:
         console.print(
-            f"note      this network amplifies rounding: its own float32 modules deviate by "
-            f"{single['worst_relative']:.1e}, so twice that is the bound and not {parity['declared_bound']:.0e}"
+            f"note      this network amplifies rounding: its own modules in {torch_in} deviate by "
+            f"{single['worst_relative']:.1e}, so the bound is {parity['bound']:.0e} and not {parity['declared_bound']:.0e}"
         )
     console.print(f"sequence  {parity['sequence']}")

@@ -103,5 +103,11 @@ def _cpu(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Sessi
     return open_native(bundle, tick_us=tick_us, use_chunk=use_chunk)
 
 
+def _trt(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:
+    from runtime.backends.tensorrt import open_tensorrt
+
+    return open_tensorrt(bundle, tick_us=tick_us, use_chunk=use_chunk)
+
+
 # Backend of a target -> the session of a bundle, given tick length, threads and whether the chunk form is wanted.
-BACKENDS: dict[str, Callable[[Bundle, float, int, bool], Session]] = {"onnx": _onnx, "cpu": _cpu}
+BACKENDS: dict[str, Callable[[Bundle, float, int, bool], Session]] = {"onnx": _onnx, "cpu": _cpu, "trt": _trt}

@@ -1,0 +1,101 @@
+"""A typed graph as float32 nodes that round where the typed graph rounds, for runtimes without the typed kernels.
+
+Derived mechanically, so that it says something about the graph that ships:
+
+    Cast to the low precision        ->  Cast there and back to float32 (a rounding)
+    Cast from it to float32          ->  Identity
+    any other node in low precision  ->  the same node in float32, then a rounding
+    weight in low precision          ->  the same numbers in float32
+
+What it cannot show is how a kernel adds up inside one node; here sums are float32, as TensorRT's are for both formats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from runtime.errors import InternalError
+
+LOW = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+
+
+def upcast(model: ir.Model) -> ir.Model:
+    """The float32 form of a typed graph.
+
+    Args:
+        model: The graph as shipped; it is not changed.
+
+    Returns:
+        A graph of the same inputs and outputs, which must not be in low precision.
+
+    Raises:
+        InternalError: If the nodes of the two do not correspond one to one.
+    """
+    made = model.clone()
+    graph, kinds = made.graph, {value: value.dtype for node in made.graph for value in node.outputs}
+    if low := [value.name for value in (*graph.inputs, *graph.outputs) if value.dtype in LOW]:
+        raise InternalError(f"graph {graph.name!r} takes or gives {', '.join(map(str, low))} in low precision")
+    for value in graph.initializers.values():
+        if value.dtype in LOW and value.const_value is not None:
+            value.const_value = ir.Tensor(value.const_value.numpy().astype("float32"), name=value.name)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    roundings = 0
+    for node in list(graph):
+        if node.op_type == "Cast" and node.inputs[0] is not None and kinds.get(node.inputs[0]) in LOW:
+            _undo(graph, node)
+        for value in node.outputs:
+            if kinds[value] in LOW:
+                _round(graph, node, value)
+                roundings += 1
+    check(model, made, roundings)
+    return made
+
+
+def check(shipped: ir.Model, derived: ir.Model, roundings: int) -> None:
+    """Raises `InternalError` unless every node of `shipped` has its own in `derived` and only roundings were added."""
+    before, after = _kinds(shipped), _kinds(derived)
+    casts = sum(value.dtype in LOW for node in shipped.graph if node.op_type == "Cast" for value in node.outputs)
+    results = sum(value.dtype in LOW for node in shipped.graph for value in node.outputs)
+    after["Cast"] -= 2 * roundings - casts
+    if roundings != results or +before != +after:
+        raise InternalError(
+            f"the float32 form of graph {shipped.graph.name!r} is not the graph: {before - after} lost, "
+            f"{after - before} more, {roundings} roundings for {results} results in low precision"
+        )
+
+
+def _kinds(model: ir.Model) -> Counter[str]:
+    """How many nodes of each kind; an Identity stands for a Cast that was undone."""
+    return Counter("Cast" if node.op_type == "Identity" else node.op_type for node in model.graph)
+
+
+def _undo(graph: ir.Graph, node: ir.Node) -> None:
+    """A cast from low precision to float32 changes nothing any more; to anything else it stays."""
+    if ir.DataType(node.attributes["to"].value) != ir.DataType.FLOAT:
+        return
+    identity = ir.node("Identity", [node.inputs[0]], name=node.name)
+    old, new = node.outputs[0], identity.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    old.name = f"{old.name}/undone"
+    graph.insert_before(node, identity)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Puts a rounding behind a result; a cast to low precision is half of one already."""
+    kind = value.dtype
+    narrow = None if node.op_type == "Cast" else ir.node("Cast", [value], {"to": int(kind)}, name=f"{value.name}/round")
+    wide = ir.node("Cast", [narrow.outputs[0] if narrow else value], {"to": 1}, name=f"{value.name}/widen")
+    for new in (narrow, wide):
+        if new is not None:
+            new.outputs[0].name, new.outputs[0].shape = f"{new.name}:out", value.shape
+            new.outputs[0].type = ir.TensorType(kind if new is narrow else ir.DataType.FLOAT)
+    users = [use for use in value.uses() if use.node not in (narrow, wide)]
+    graph.insert_after(node, [new for new in (narrow, wide) if new is not None])
+    for use in users:
+        use.node.replace_input_with(use.idx, wide.outputs[0])
+    if narrow is not None:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
