@@ -95,6 +95,7 @@ def show_export(result: Export) -> None:
     if parity["bound"] > parity["declared_bound"]:
         console.print(
             f"note      this network amplifies rounding: its own modules in {torch_in} deviate by "
-            f"{single['worst_relative']:.1e}, so the bound is {parity['bound']:.0e} and not {parity['declared_bound']:.0e}"
+            f"{single['worst_relative']:.1e}, so the bound is {parity['bound']:.0e} and not "
+            f"{parity['declared_bound']:.0e}"
         )
     console.print(f"sequence  {parity['sequence']}")
