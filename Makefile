@@ -18,11 +18,13 @@ ifeq ($(strip $(VENV)),)
 PY = $(PYTHON)
 compile :=
 dev :=
+peers :=
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
 PY := $(VENV)/bin/python
 compile := $(VENV)/.compile
 dev := $(VENV)/.dev
+peers := $(VENV)/.peers
 endif
 
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
@@ -53,8 +55,8 @@ format: $(dev)  ## Put every file into the house format.
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(compile)  ## Time the shipped model, event by event.
-	$(PY) -m runtime.bench --batch 1 $(ARGS)
+bench: $(peers)  ## Time single events against other stacks and the floor; ARGS=--quick for a short look.
+	$(PY) -m benchmarks.step_latency $(ARGS)
 
 gpu-check: $(compile)  ## Run everything that needs a CUDA device and report what held.
 	$(PY) -m benchmarks.gpu_check $(ARGS)
@@ -93,5 +95,11 @@ $(VENV)/.torch: | $(VENV)/bin/pip
 $(VENV)/.compile $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.torch
 	@echo 'installing neurocompile[$*]'
 	@$(PIP) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+# One by one: what does not install here is left out, and the report says so.
+$(VENV)/.peers: $(VENV)/.compile
+	@$(PY) -c 'from importlib.metadata import requires; print(*(r.split(";")[0].strip() for r in requires("neurocompile") if "peers" in r.partition(";")[2]), sep="\n")' \
+	  | while read -r peer; do echo "installing $$peer"; $(PIP) "$$peer" || echo "$$peer does not install here"; done
 	@touch $@
 endif

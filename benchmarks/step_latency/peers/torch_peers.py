@@ -1,0 +1,104 @@
+"""PyTorch on the same graphs: eager, torch.compile, and AOTInductor (compiled ahead of time, loaded as a package)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.step_latency.peers.calls import Call, CallExecutor, outputs_of, zeros
+from benchmarks.step_latency.peers.graph_function import DTYPES, GraphFunction, Operator, common
+from benchmarks.step_latency.subject import Subject
+from runtime.session import ScheduledSession, Session
+
+VOCABULARY: dict[str, Operator] = {
+    **common(torch),
+    # An item's tensor shares memory that the next event overwrites, so nothing may be handed on as it is.
+    "Identity": lambda _, a: a.clone(),
+    "Sigmoid": lambda _, a: a.sigmoid(),
+    "Gelu": lambda attributes, a: functional.gelu(a, approximate=attributes["approximate"].decode()),
+    "LayerNormalization": lambda attributes, x, scale, bias=None: functional.layer_norm(
+        x, x.shape[-1:], scale, bias, attributes.get("epsilon", 1e-5)
+    ),
+    "Concat": lambda attributes, *parts: torch.cat(parts, attributes["axis"]),
+    "Cast": lambda attributes, a: a.to(getattr(torch, DTYPES[attributes["to"]])),
+    "Clip": lambda _, a, low=None, high=None: a.clamp(low, high),
+    "ReduceSum": lambda attributes, a, axes: a.sum(axes, keepdim=bool(attributes.get("keepdims", 1))),
+}
+
+
+class StageModule(nn.Module):
+    """A stage graph as a module with its constants as buffers."""
+
+    def __init__(self, function: GraphFunction) -> None:
+        super().__init__()
+        self._function, self._names = function, {}
+        for number, (name, array) in enumerate(function.constants.items()):
+            self._names[name] = f"c{number}"
+            self.register_buffer(f"c{number}", torch.from_numpy(np.array(array)))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The graph's outputs."""
+        return self._function({name: getattr(self, place) for name, place in self._names.items()}, *inputs)
+
+
+Compile = Callable[[StageModule, tuple[Tensor, ...], Path], Callable[..., Any]]
+
+
+def eager(module: StageModule, example: tuple[Tensor, ...], folder: Path) -> Callable[..., Any]:
+    """As it is."""
+    return module
+
+
+def compiled(module: StageModule, example: tuple[Tensor, ...], folder: Path) -> Callable[..., Any]:
+    """torch.compile: one static graph with its weights as constants."""
+    function = torch.compile(module, fullgraph=True, dynamic=False, options={"freezing": True})
+    function(*example)
+    return function
+
+
+def ahead_of_time(module: StageModule, example: tuple[Tensor, ...], folder: Path) -> Callable[..., Any]:
+    """torch.export, AOTInductor, and the package loaded again.
+
+    The package is run through its loader: the public wrapper reads its call specification from JSON at every call.
+    """
+    path = str(folder / "stage.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch._inductor.aoti_compile_and_package(torch.export.export(module, example), package_path=path)
+    run = torch._inductor.aoti_load_package(path).loader.boxed_run
+    return lambda *inputs: run(list(inputs))
+
+
+def open_torch(subject: Subject, folder: Path, compile_stage: Compile) -> Session:
+    """A session whose stages torch runs.
+
+    Args:
+        subject: The network.
+        folder: For what compilation leaves behind.
+        compile_stage: One of the above.
+    """
+    spec, calls = subject.spec, {}
+    for name, model in subject.graphs.protos().items():
+        function = GraphFunction(model, VOCABULARY)
+        example = tuple(torch.from_numpy(zeros(spec, value)) for value in function.inputs)
+        place = folder / name
+        place.mkdir(parents=True)
+        run = compile_stage(StageModule(function).eval(), example, place)
+        calls[name] = Call(run, function.inputs, outputs_of(spec, name))
+    executor = CallExecutor(spec, calls, torch.from_numpy, lambda tensor: tensor.numpy(), live=True)
+    return ScheduledSession(spec, executor, use_chunk=False)
+
+
+PEERS = {
+    "torch eager": partial(open_torch, compile_stage=eager),
+    "torch.compile": partial(open_torch, compile_stage=compiled),
+    "AOTInductor": partial(open_torch, compile_stage=ahead_of_time),
+}
