@@ -54,7 +54,8 @@ def show_export(result: Export) -> None:
     console = Console(soft_wrap=True)
     for note in result.notes:
         console.print(f"note      {note}")
-    console.print(f"bundle    {result.path}  ({manifest['target']['name']}, {program['family']})")
+    what = "bundle" if (result.path / "manifest.json").exists() else "kit"
+    console.print(f"{what:9} {result.path}  ({manifest['target']['name']}, {program['family']})")
     every = {"items": program["front_end"].get("hop", 1)}
     for stage in program["stages"]:
         trigger = stage["trigger"]
@@ -86,6 +87,13 @@ def show_export(result: Export) -> None:
             console.print(f"drift     deviation after so many events: {shown}")
     else:
         console.print(f"parity    {parity['status']}")
+    if "agreement" in (labels := parity.get("labels", {})):
+        console.print(
+            f"labels    the network's on {labels['agreement']:.1%} of {labels['recordings']} test recordings; "
+            f"right on {labels['accuracy']:.1%}, the network on {labels['accuracy_of_network']:.1%}"
+        )
+    if "delay_items" in manifest["build"]:
+        console.print(f"smooth    an answer may lack the last {manifest['build']['delay_items']} items")
     if parser := manifest["build"].get("parser_check"):
         console.print(f"parser    {parser}")
     if remaining := manifest["build"].get("remaining"):

@@ -54,11 +54,7 @@ def bulk_clusters(spec: ProgramSpec, program: LoopProgram, form: Format) -> tupl
         stages = [program.stages[stage.name] for stage in (*cluster.members, *cluster.tails)]
         size = max(sum(4 * SLOTS * b.size for b in (*stage.locals, *_kept(stage))) for stage in stages)
         kinds = {type(statement) for stage in stages for statement in stage.statements}
-        if (
-            size > LARGEST_STACK
-            or not kinds <= {Nest, MatVec}
-            or not any(isinstance(s, MatVec) for stage in stages for s in stage.statements)
-        ):
+        if size > LARGEST_STACK or not {MatVec} <= kinds <= {Nest, MatVec}:
             break
         found.append(cluster)
     return tuple(found)
