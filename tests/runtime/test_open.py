@@ -123,6 +123,45 @@ def test_processor_levels(monkeypatch, device, features, says):
     assert (reason is None) if says is None else says in reason
 
 
+@pytest.mark.parametrize(
+    ("here", "target", "says"),
+    [
+        ("x86_64", {"device": "native"}, None),
+        ("x86_64", {"device": "native", "architecture": "x86_64", "features": ["avx2"]}, None),
+        ("AMD64", {"device": "native", "architecture": "x86_64"}, None),
+        ("arm64", {"device": "native", "architecture": "aarch64"}, None),
+        (
+            "x86_64",
+            {"device": "jetson-orin", "architecture": "aarch64", "features": ["asimddp"]},
+            r"built for jetson-orin \(aarch64\), and this is an x86_64 machine \(Abacus 3\)",
+        ),
+        (
+            "aarch64",
+            {"device": "native", "architecture": "x86_64"},
+            "built for x86_64 processors like the one that built it, and this is an aarch64 machine",
+        ),
+        ("riscv64", {"device": "aarch64"}, "and this is a riscv64 machine"),
+        (
+            "x86_64",
+            {"device": "native", "architecture": "x86_64", "features": ["avx2", "avx512_vnni", "avx512f"]},
+            r"this processor \(Abacus 3\) lacks avx512_vnni, avx512f",
+        ),
+        ("x86_64", {"device": "native", "architecture": "x86_64", "system": "Plan9"}, "under Plan9, and this machine"),
+    ],
+)
+def test_what_the_manifest_wants_of_the_machine(toy, tmp_path, monkeypatch, here, target, says):
+    monkeypatch.setattr(machine.platform, "machine", lambda: here)
+    monkeypatch.setattr(machine, "cpu_model", lambda: "Abacus 3")
+    monkeypatch.setattr(machine, "cpu_features", lambda: frozenset({"avx2", "fma"}))
+    bundle = bundle_with(toy, tmp_path, **target)
+    if says is None:
+        assert open_session(bundle).items == 0
+    else:
+        with pytest.raises(UserError, match=says) as caught:
+            open_session(bundle)
+        assert "\n" not in str(caught.value)
+
+
 def test_the_machine_describes_itself():
     found = machine.describe()
     assert found["cpu"] and found["versions"]["numpy"]
