@@ -17,7 +17,8 @@ def forgetting_attention(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> Tens
     earlier ones alone, so samples of unequal length may be padded at their ends with any finite numbers.
 
     Sums are accumulated in float32, or in float64 if any input is float64; half-precision inputs are widened first and
-    the result is not narrowed again. Differentiable once in all four inputs.
+    the result is not narrowed again. On a GPU, products of half-precision inputs stay in their type, softmax weights
+    included; the op's README has the details. Differentiable once in all four inputs.
 
     Args:
         q: (B, T, H, D) queries.
