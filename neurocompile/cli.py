@@ -47,12 +47,15 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Lower a checkpoint for a target, prove parity, write the bundle."""
+    from export.jetson import export_kit, wants_kit
     from export.pipeline import export_model
     from neurocompile.console import progress, show_export
+    from neurocompile.targets import find_target
 
     sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
     with progress(quiet=as_json) as (step, announce):
-        result = export_model(
+        maker = export_kit if wants_kit(find_target(target, tensorrt)) else export_model
+        result = maker(
             model,
             target,
             output,

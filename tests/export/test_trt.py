@@ -11,7 +11,13 @@ from neurocompile.targets.trt import rtx
 from runtime.bundle import open_bundle
 
 
-@pytest.mark.parametrize(("dtype", "low"), [("bf16", onnx.TensorProto.BFLOAT16), ("fp16", onnx.TensorProto.FLOAT16)])
+@pytest.mark.parametrize(
+    ("dtype", "low"),
+    [
+        ("bf16", onnx.TensorProto.BFLOAT16),
+        pytest.param("fp16", onnx.TensorProto.FLOAT16, marks=pytest.mark.slow),
+    ],
+)
 def test_export_as_typed(run, refused, checkpoint, recording, tmp_path, dtype, low):
     out = tmp_path / "made.neuro"
     answer = run("export", "--model", checkpoint, "--target", f"trt-{dtype}", "-o", out, "-i", recording(700))

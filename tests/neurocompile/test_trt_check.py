@@ -20,7 +20,15 @@ needs_rtx = pytest.mark.skipif(bool(rtx.obstacle()), reason=rtx.obstacle())
 
 
 @needs_rtx
-@pytest.mark.parametrize(("dtype", "tensorrt"), [("fp32", "11"), ("bf16", "11"), ("fp16", "11"), ("bf16", "10.3")])
+@pytest.mark.parametrize(
+    ("dtype", "tensorrt"),
+    [
+        ("bf16", "10.3"),
+        pytest.param("fp32", "11", marks=pytest.mark.slow),
+        pytest.param("bf16", "11", marks=pytest.mark.slow),
+        pytest.param("fp16", "11", marks=pytest.mark.slow),
+    ],
+)
 def test_every_graph_is_read_and_built(captured, dtype, tensorrt):
     program, _ = run_passes(captured("two_stages"))
     models, _ = typed_graphs(program, dtype, tensorrt)

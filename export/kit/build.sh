@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Builds the engines on this device, keeps them, and checks them against the golden trace of the bundle. Minutes, once.
+#
+#   ./build.sh [--dry-run]
+#
+# Where TensorRT cannot run the bundle, the compiled library for the processor is checked instead.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+dry=""
+case ${1:-} in
+  "") ;;
+  --dry-run) dry=1 ;;
+  *) echo "error: unknown option $1; see the head of $0" >&2; exit 2 ;;
+esac
+
+run() {
+  echo "+ $*"
+  [ -n "$dry" ] || "$@"
+}
+
+export PYTHONPATH="$here"
+run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"
+if run python3 -m runtime.verify "$here/@NAME@.neuro"; then
+  echo "use: PYTHONPATH=$here python3 -m runtime.run $here/@NAME@.neuro -i RECORDING"
+  exit 0
+fi
+fallback="$here/@NAME@.cpu.neuro"
+if [ ! -d "$fallback" ]; then
+  echo "error: the engines do not hold here, and this kit has no library for the processor (see README.md)" >&2
+  exit 1
+fi
+echo "TensorRT cannot run it here; checking the library for the processor"
+run python3 -m runtime.verify "$fallback"
+echo "use: PYTHONPATH=$here python3 -m runtime.run $fallback -i RECORDING"

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs what the kit needs on this device and checks that the kit is complete. Run once, as a user who may use sudo.
+#
+#   ./install.sh [--dry-run] [--release R36.4]
+#
+# --dry-run prints the commands instead of running them; --release names the Jetson Linux release instead of reading it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+dry=""
+release=""
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) dry=1 ;;
+    --release) release=${2:?--release needs a name such as R36.4}; shift ;;
+    *) echo "error: unknown option $1; see the head of $0" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+run() {
+  echo "+ $*"
+  [ -n "$dry" ] || "$@"
+}
+
+if [ -z "$release" ] && [ -r /etc/nv_tegra_release ]; then
+  # "# R36 (release), REVISION: 4.3, ..."
+  release=$(sed -n 's/^# \(R[0-9]*\) (release), REVISION: \([0-9]*\).*/\1.\2/p' /etc/nv_tegra_release)
+fi
+case $release in
+  R36.*)
+    # JetPack 6: TensorRT 10.3 and its Python module come from NVIDIA's repository, which JetPack has set up.
+    tensorrt=10
+    packages="python3-numpy python3-libnvinfer libnvinfer-bin"
+    ;;
+  R38.* | R39.*)
+    # JetPack 7: TensorRT 10.13 or newer; for TensorRT 11, JetPack 7.2.2, see README.md.
+    tensorrt="10 or 11"
+    packages="python3-numpy python3-libnvinfer libnvinfer-bin"
+    ;;
+  *)
+    echo "error: Jetson Linux release '${release:-unknown}' is none that this kit knows (R36 is JetPack 6, R38 and R39" \
+      "are JetPack 7); give --release, or install TensorRT and numpy for python3 by hand and run ./build.sh" >&2
+    exit 2
+    ;;
+esac
+echo "Jetson Linux $release, TensorRT $tensorrt; the kit was exported for TensorRT @TENSORRT@"
+
+run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"
+run sudo apt-get update
+# shellcheck disable=SC2086
+run sudo apt-get install --yes --no-install-recommends $packages
+run python3 -c "import numpy, tensorrt; print('numpy', numpy.__version__, 'TensorRT', tensorrt.__version__)"
+echo "next: ./build.sh"
