@@ -24,8 +24,7 @@ from benchmarks.step_latency.sessions import by_length, interleaved, memory
 from benchmarks.step_latency.subject import Subject, open_subject
 from benchmarks.step_latency.table import markdown
 from models.event_ssm.presets import PRESETS
-from neurocompile.targets.cpu.compiler import find_compiler
-from neurocompile.targets.cpu.devices import flags_of
+from neurocompile.targets.cpu.devices import toolchain
 from neurocompile.targets.cpu.formats import FORMATS
 from runtime import machine
 from runtime.backends.source import FLAGS
@@ -48,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--events", type=int, default=65536, help="length of the recording")
     parser.add_argument("--rounds", type=int, default=7, help="passes of everybody, in turns; the fastest counts")
     parser.add_argument("--dtypes", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument(
+        "--smooth", nargs="*", default=["fp32"], choices=FORMATS, help="precisions also timed as exported with --smooth"
+    )
     parser.add_argument(
         "--peers", nargs="*", default=list(NAMES), metavar="PEER", choices=NAMES, help="some of " + ", ".join(NAMES)
     )
@@ -81,18 +83,20 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     subject = open_subject(options.model, options.preset, options.events)
     loop, recording = Loop(folder), Recording(subject.events)
     ours = [Compiled(subject, dtype, folder / dtype, loop, recording) for dtype in options.dtypes]
+    smooth = [Compiled(subject, dtype, folder / f"{dtype}-smooth", loop, recording, True) for dtype in options.smooth]
     works, load = [one.works() for one in ours], machine.describe()["load_average"]
     core = measure(works, folder)
     peers, absent = open_peers(subject, folder / "peers", options.peers, quick=options.quick)
     idle = ScheduledSession(subject.spec, IdleExecutor(), use_chunk=False)
     schedule = []
     for _ in range(options.rounds):
-        for contestant in (*ours, *peers):
+        for contestant in (*ours, *smooth, *peers):
             contestant.round()
         schedule.append(processor_ns(idle, subject.events[:PEER_EVENTS]))
     # Whoever disturbed the first measurement of the floor must not make it look high.
     core = core.best(measure(works, folder))
-    rows = [one.report(core, options.rounds) for one in ours] + [row for peer in peers for row in peer.rows()]
+    rows = [one.report(core, options.rounds) for one in (*ours, *smooth)]
+    rows += [row for peer in peers for row in peer.rows()]
     first = ours[0]
     length = 4 * options.events if options.quick else LONG
     report = {
@@ -113,13 +117,13 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _circumstances(options: argparse.Namespace, subject: Subject) -> dict[str, Any]:
-    compiler = find_compiler()
+    tools = toolchain("native")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": dict(_versions()),
-        "compiler": compiler.version(),
-        "flags": [*FLAGS, *flags_of("native")],
+        "compiler": tools.compiler.version(),
+        "flags": [*FLAGS, *tools.flags],
         "model": subject.name,
         "sequence": subject.source,
         "events": len(subject.events),

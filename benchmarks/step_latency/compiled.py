@@ -16,9 +16,7 @@ from benchmarks.step_latency.stages import instrumented, stage_times
 from benchmarks.step_latency.subject import Subject
 from neurocompile.lowering import lower
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu.compiler import find_compiler
-from neurocompile.targets.cpu.devices import flags_of
-from neurocompile.targets.cpu.formats import FORMATS
+from neurocompile.targets.cpu.devices import format_of, toolchain
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.front_ends import front_end
 from runtime.schedule import firings
@@ -33,7 +31,10 @@ class Compiled:
     Attributes:
         subject: The network and the recording.
         dtype: `fp32`, `bf16` or `int8`.
-        folder: Where the library lies.
+        folder: Where the library lies; it does not exist yet.
+        loop: The timing loop.
+        recording: The events.
+        smooth: Whether rare stages are spread over the events that follow.
         session: An open session that has passed the gate.
         error: Its deviation from the reference.
     """
@@ -43,6 +44,7 @@ class Compiled:
     folder: Path
     loop: Loop
     recording: Recording
+    smooth: bool = False
     single: list[Spent] = field(default_factory=list)
     bulk: list[Spent] = field(default_factory=list)
     samples: np.ndarray | None = None
@@ -50,7 +52,8 @@ class Compiled:
 
     def __post_init__(self) -> None:
         spec = self.subject.spec
-        files = cpu.build(self.subject.graphs, TargetSpec("cpu", self.dtype)).files
+        artefact = cpu.build(self.subject.graphs, TargetSpec("cpu", self.dtype, smooth=self.smooth))
+        files, self._delay = artefact.files, artefact.report.get("delay_items", 0)
         self.folder.mkdir(parents=True)
         (self.folder / LIBRARY).write_bytes(files[LIBRARY])
         self._weights, self._source = files["model.weights"], files["c/model.c"].decode()
@@ -62,14 +65,16 @@ class Compiled:
     @property
     def name(self) -> str:
         """Of the target."""
-        return f"cpu-{self.dtype}"
+        return f"cpu-{self.dtype}{' --smooth' if self.smooth else ''}"
 
     def works(self) -> dict[str, Work]:
         """What each stage cannot do without."""
         loops = lower(self.subject.graphs)
         items = front_end(self.subject.spec.front_end).open(1.0).push(self.subject.events)
         distinct = len(np.unique(items["token"]))
-        return work(self.subject.spec, loops, FORMATS[self.dtype], distinct)
+        tools = toolchain("native")
+        form = format_of(self.dtype, tools.compiler.macros(tools.flags))
+        return work(self.subject.spec, loops, form, distinct)
 
     def round(self) -> None:
         """One pass without clock reads, one in bulk, one with a clock around every event, one around every block."""
@@ -79,6 +84,8 @@ class Compiled:
         samples = self.loop.blocks(self.session, self.recording, every)
         if self.samples is None or samples.sum() < self.samples.sum():
             self.samples = samples
+        if self.smooth:  # what an event fires is not what it does
+            return
         blocks = self.loop.blocks(self.session, self.recording, self.starts)
         self.blocks = blocks if self.blocks is None else np.minimum(blocks, self.blocks)
 
@@ -95,9 +102,25 @@ class Compiled:
     def report(self, core: Core, rounds: int) -> dict[str, Any]:
         """The row of the table, and where the time goes."""
         assert self.samples is not None
-        works, count = self.works(), self.recording.count
+        count = self.recording.count
         processor = min(spent.processor for spent in self.single) / count * 1e9
         wall = min(spent.wall for spent in self.single) / count * 1e9
+        more = {
+            "language": "C",
+            "error": self.error,
+            "delay_items": self._delay,
+            "bulk_events_per_second": count / min(spent.processor for spent in self.bulk),
+            "python_events_per_second": rate_of(self.session, self.subject.events[:4096]),
+            "session_bytes": int(self.model.info.session_bytes),
+            "weights_bytes": int(self.model.info.weights_bytes),
+        }
+        if not self.smooth:
+            more |= self._anatomy(core, rounds, processor)
+        return row(self.name, self.loop.ns(self.samples), processor, wall, **more)
+
+    def _anatomy(self, core: Core, rounds: int, processor: float) -> dict[str, Any]:
+        """Floors, kinds of events and stages."""
+        works = self.works()
         kinds, times = self.kinds_ns(), self._stage_times(rounds)
         ordinary = max(kinds, key=lambda kind: kinds[kind]["events"])
         for kind, figures in kinds.items():
@@ -114,32 +137,23 @@ class Compiled:
             for name, stage in works.items()
             if name in times
         }
-        return row(
-            self.name,
-            self.loop.ns(self.samples),
-            processor,
-            wall,
-            language="C",
-            error=self.error,
-            bulk_events_per_second=count / min(spent.processor for spent in self.bulk),
-            python_events_per_second=rate_of(self.session, self.subject.events[:4096]),
-            floor_ns=core.mean_ns(works),
-            over_floor=processor / core.mean_ns(works),
-            ordinary=ordinary,
-            ordinary_ns=kinds[ordinary]["ns"],
-            ordinary_over_floor=kinds[ordinary]["ns"] / kinds[ordinary]["floor_ns"],
-            kinds=kinds,
-            stages=stages,
-            session_bytes=int(self.model.info.session_bytes),
-            weights_bytes=int(self.model.info.weights_bytes),
-        )
+        return {
+            "floor_ns": core.mean_ns(works),
+            "over_floor": processor / core.mean_ns(works),
+            "ordinary": ordinary,
+            "ordinary_ns": kinds[ordinary]["ns"],
+            "ordinary_over_floor": kinds[ordinary]["ns"] / kinds[ordinary]["floor_ns"],
+            "kinds": kinds,
+            "stages": stages,
+        }
 
     def _stage_times(self, rounds: int) -> dict[str, Any]:
         spec, folder = self.subject.spec, self.folder / "stages"
         folder.mkdir()
         source = instrumented(spec, self._source)
         library = folder / LIBRARY
-        library.write_bytes(cpu.compile_library(source, find_compiler(), flags_of("native")))
+        tools = toolchain("native")
+        library.write_bytes(cpu.compile_library(source, tools.compiler, tools.flags))
         session = NativeSession(spec, NativeModel(spec, library, self._weights))
         self.subject.gate(session, self.dtype)
         return stage_times(self.loop, spec, session, library, self.recording, rounds)

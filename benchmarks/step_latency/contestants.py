@@ -13,7 +13,7 @@ from benchmarks.step_latency.subject import Subject
 from runtime.errors import GateError, UserError
 
 NAMES = (*PEERS, JaxLoop.name)
-PEER_EVENTS = 4096
+PEER_EVENTS = 2048
 """Length of the part of the recording that peers on our schedule get; they are slower."""
 
 Contestant = TypeVar("Contestant")

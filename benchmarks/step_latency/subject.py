@@ -68,6 +68,7 @@ class Subject:
         """
         session.reset()
         push_singly(session, self.events[: self.proven])
+        session.settle()
         found = {"readout": session.readout(), **{s.name: session.state(s.name) for s in self.spec.states}}
         return within(BOUNDS[dtype], dtype, ((found[name], value) for name, value in self.wanted.items()))
 

@@ -43,11 +43,12 @@ def test_every_row_has_rates_percentiles_floor_and_error(at_once, peers, tmp_pat
     assert command.main([*SHORT, "--dtypes", "fp32", "--peers", *chosen, "-o", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "step_latency.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    assert list(rows) == ["cpu-fp32", *FAST]
+    assert list(rows) == ["cpu-fp32", "cpu-fp32 --smooth", *FAST]
     for row in rows.values():
         assert 0 < row["p50_ns"] <= row["p99_ns"] <= row["max_ns"] and row["events_per_second"] > 0
         assert sum(row["histogram"]["count"]) == 1100 and row["error"] < 0.1
     assert rows["onnxruntime dense"]["error"] < 1e-4
+    assert rows["cpu-fp32 --smooth"]["delay_items"] > 0 and "stages" not in rows["cpu-fp32 --smooth"]
     assert report["absent"]["AOTInductor"].startswith("left out by --quick")
     assert report["absent"]["nobody"] == "not installed; pip install no-such-package"
     assert report["absent"]["broken"].startswith("cannot run the graphs: ModuleNotFoundError")
@@ -73,7 +74,7 @@ def test_every_row_has_rates_percentiles_floor_and_error(at_once, peers, tmp_pat
 
 def test_a_session_of_ours_beyond_its_bound_gets_no_speed(at_once, monkeypatch, capsys):
     monkeypatch.setitem(subject.BOUNDS, "fp32", 1e-12)
-    assert command.main([*SHORT, "--dtypes", "fp32", "--peers"]) == 1
+    assert command.main([*SHORT, "--dtypes", "fp32", "--smooth", "--peers"]) == 1
     captured = capsys.readouterr()
     assert "no speed is reported" in captured.err and "cpu-fp32" not in captured.out
 
