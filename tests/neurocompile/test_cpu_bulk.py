@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from neurocompile.lowering import lower
 from neurocompile.lowering.clusters import find_clusters
 from neurocompile.targets import TargetSpec, cpu
+from neurocompile.targets.cpu.compiler import find_compiler
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.events import Events
 
@@ -101,6 +103,21 @@ def test_a_refused_event_leaves_a_bulk_push_undone(compiled, tmp_path):
     with pytest.raises(UserError):
         session.push(broken)
     assert_same(session, other, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smooth", [False, True], ids=["bulk", "smooth"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_no_sanitizer_complains(dtype, smooth, compiled, tmp_path):
+    files = cpu.build(compiled("two_stages"), TargetSpec("cpu", dtype, smooth=smooth)).files
+    for name in ("c/model.c", "c/neurocompile.h", "model.weights"):
+        (tmp_path / Path(name).name).write_bytes(files[name])
+    flags = ("-O1", "-g", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    sources = [str(Path(__file__).with_name("bulk_driver.c")), str(tmp_path / "model.c")]
+    include = ("-I", str(tmp_path), "-Wno-psabi")
+    find_compiler().run("-std=c17", *include, *flags, *sources, "-o", str(tmp_path / "driver"), "-lm")
+    done = subprocess.run([str(tmp_path / "driver"), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_clusters_of_two_levels(compiled):
