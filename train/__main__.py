@@ -1,4 +1,4 @@
-"""`python -m train fit | validate | test | predict | generate`; see `train.cli`."""
+"""`python -m train fit | validate | test | predict | generate | prepare`; see `train.cli`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ commands:
   test       score a checkpoint on the test split
   predict    write label and logits of every test recording to predictions.csv
   generate   write made-up recordings in the layout of a data set, to try a configuration without the set
+  prepare    make from a data set what a configuration reads: prepare cluster
 
 Without --config, fit trains on N-MNIST (nmnist.yaml), and the others take config.yaml from the folder of --ckpt_path.
 `python -m train COMMAND --help` lists all keys."""
@@ -31,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
             from train.data.generate import main as generate
 
             return generate(arguments[1:])
+        if arguments[0] == "prepare":
+            from train.event2vec.cluster import main as prepare
+
+            return prepare(arguments[1:])
         from train.arguments import complete
 
         # A wrong name is refused before anything heavy is loaded.

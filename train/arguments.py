@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from runtime.errors import UserError
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -26,7 +28,7 @@ def complete(arguments: list[str]) -> tuple[list[str], str]:
     """
     if not arguments or arguments[0] not in COMMANDS:
         said = f"command {arguments[0]!r} does not exist" if arguments else "no command given"
-        raise UserError(f"{said}; choose one of {', '.join((*COMMANDS, 'generate'))}")
+        raise UserError(f"{said}; choose one of {', '.join((*COMMANDS, 'generate', 'prepare'))}")
     command, options = arguments[0], list(arguments[1:])
     if any(option in ("-h", "--help") or option.startswith("--help") for option in options):
         return arguments, Path(DEFAULT).stem
@@ -78,6 +80,22 @@ def beside(checkpoint: str | None, command: str) -> Path:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"
     raise UserError(f"{checkpoint}: no config.yaml in its folder or the one above; name one with --config")
+
+
+def chosen_model(arguments: list[str]) -> bool:
+    """Whether the last configuration that says anything about the model names the class that trains it."""
+    found = False
+    for place, option in enumerate(arguments):
+        key, equals, value = option.partition("=")
+        file = value if equals else arguments[place + 1] if place + 1 < len(arguments) else ""
+        if key not in OPTIONS or not Path(file).is_file():
+            continue
+        try:
+            model = (yaml.safe_load(Path(file).read_text()) or {}).get("model")
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise UserError(f"configuration {file} is no table in YAML ({error}); correct it") from error
+        found = "class_path" in model if isinstance(model, dict) else found
+    return found
 
 
 def _value(options: list[str], name: str) -> str | None:

@@ -18,7 +18,9 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from runtime.errors import UserError
-from train.data.module import EventData
+from train.arguments import chosen_model
+from train.classifier import Classifier, Learner
+from train.data.labelled import LabelledData
 from train.ema import WeightAverage
 from train.messages import quieten, sentence
 from train.module import EventClassifier
@@ -41,7 +43,7 @@ def run(arguments: list[str], name: str) -> None:
     """
     quieten()
     try:
-        CLI(name, arguments)
+        CLI(name, arguments, chosen_model(arguments))
     except ArgumentError as error:
         raise UserError(sentence(str(error))) from error
     except ValueError as error:
@@ -58,13 +60,15 @@ class CLI(LightningCLI):
     Args:
         name: Of the configuration; names the run's folder.
         arguments: The command line without the program's name.
+        any_model: Whether the configuration names the class that trains; otherwise it is `EventClassifier`.
     """
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
+    def __init__(self, name: str, arguments: list[str], any_model: bool = False) -> None:
         self.name = name
         super().__init__(
-            EventClassifier,
-            EventData,
+            Learner if any_model else EventClassifier,
+            LabelledData,
+            subclass_mode_model=any_model,
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
@@ -104,6 +108,8 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.threads:
             torch.set_num_threads(config.threads)
+        # What has decayed below 1e-38 counts as 0; processors are many times slower with such numbers.
+        torch.set_flush_denormal(True)
         if config.output is None:
             # Processes that Lightning starts for further devices inherit the folder of the first.
             folder = str(Path("runs", self.name, time.strftime("%Y%m%d-%H%M%S")))
@@ -160,6 +166,8 @@ class CLI(LightningCLI):
         last = ModelCheckpoint(folder, "last", enable_version_counter=False)
         if by == "last" or not self.datamodule.has_validation:
             return [last]
+        if by == "accuracy" and not isinstance(self.model, Classifier):
+            raise UserError("choose_by accuracy is for networks that name classes; set choose_by to loss or last")
         mode = "max" if by == "accuracy" else "min"
         best = ModelCheckpoint(
             folder, "best-{epoch:03d}", f"validation/{by}", mode=mode, auto_insert_metric_name=False,
@@ -192,10 +200,7 @@ class CLI(LightningCLI):
             self.output / "metrics.json",
             {**scores, "checkpoint": best, "epochs": trainer.current_epoch, "seconds": seconds, "parameters": size},
         )
-        count = len(self.datamodule.splits["test"])
-        print(
-            f"test accuracy {100 * scores['test/accuracy']:.2f} % of {count} samples, {seconds / 60:.1f} min training"
-        )
+        print(f"{self._sentence('test', scores)}, {seconds / 60:.1f} min training")
         print(f"model: {path}")
 
     def validate(self, **options: Any) -> None:
@@ -216,5 +221,7 @@ class CLI(LightningCLI):
         print(f"{len(logits)} predictions: {path}")
 
     def _print(self, split: str, scores: list[Mapping[str, float]]) -> None:
-        accuracy, loss = 100 * scores[0][f"{split}/accuracy"], scores[0][f"{split}/loss"]
-        print(f"{split} accuracy {accuracy:.2f} % of {len(self.datamodule.splits[split])} samples, loss {loss:.3f}")
+        print(f"{self._sentence(split, scores[0])}, loss {scores[0][f'{split}/loss']:.3f}")
+
+    def _sentence(self, split: str, scores: Mapping[str, float]) -> str:
+        return f"{split} {self.model.outcome(split, scores)} of {len(self.datamodule.splits[split])} samples"

@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy
 
 from models.event_ssm import EventSSM, EventSSMConfig
-from models.header import Header
 from runtime.errors import UserError
 from runtime.front_ends.token_dt import TokenDt
+from train.classifier import Classifier
 from train.data.batch import Batch
 from train.embedding_init import fourier
 from train.fast import applies
 from train.fast import forward as fast_forward
 from train.optim import parameter_groups, schedule
-
-FAMILY = "event_ssm"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Optimiser:
     warmup_epochs: float = 1.0
 
 
-class EventClassifier(pl.LightningModule):
+class EventClassifier(Classifier):
     """Trains event-ssm to name a recording's class.
 
     Args:
@@ -61,6 +55,8 @@ class EventClassifier(pl.LightningModule):
         fast: On a CPU, evaluate the first layer by `train.fast`; the results are the same up to rounding.
     """
 
+    family = "event_ssm"
+
     def __init__(
         self,
         network: EventSSMConfig,
@@ -71,19 +67,14 @@ class EventClassifier(pl.LightningModule):
         compile: bool = False,
         fast: bool = True,
     ) -> None:
-        super().__init__()
         if embedding_init not in ("normal", "fourier"):
             raise UserError(f"model.embedding_init {embedding_init!r} does not exist; choose normal or fourier")
-        self.optimiser, self.label_smoothing = optimiser, label_smoothing
+        super().__init__(EventSSM(network), label_smoothing)
+        self.optimiser = optimiser
         self.embedding_init, self.embedding_length = embedding_init, embedding_length
-        self.model = EventSSM(network)
         if compile:
             self.model.compile()
         self.fast = fast and not compile and applies(self.model)
-        # Metrics reset themselves every epoch only as attributes of their own.
-        for split in SPLITS:
-            setattr(self, f"{split}_accuracy", MulticlassAccuracy(network.num_classes, average="micro"))
-        self._skipped = 0
 
     def setup(self, stage: str) -> None:
         """Checks that network and data fit, and writes the initial token table."""
@@ -112,41 +103,6 @@ class EventClassifier(pl.LightningModule):
             return fast_forward(self.model, batch.tokens, batch.dt, batch.lengths)
         return self.model(batch.tokens, batch.dt, batch.lengths)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        """The loss; nothing for a batch with an empty recording, as published."""
-        if not bool((batch.lengths > 0).all()):
-            self._skipped += 1
-            # Other devices wait for this one's gradients.
-            return 0 * self(batch).sum() if self._trainer and self._trainer.world_size > 1 else None
-        logits = self(batch)
-        loss = functional.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
-        self._log("train", loss, logits, batch)
-        return loss
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Logs loss and accuracy."""
-        self._evaluate("validation", batch)
-
-    def test_step(self, batch: Batch, index: int) -> None:
-        """Logs loss and accuracy."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, index: int) -> Tensor:
-        """(B, C) logits."""
-        return self(batch)
-
-    def on_train_epoch_start(self) -> None:
-        """Tells the data which epoch it is."""
-        self.trainer.datamodule.set_epoch(self.current_epoch)
-
-    def on_train_epoch_end(self) -> None:
-        """Says how many batches were skipped."""
-        if self._skipped:
-            self.print(
-                f"{self._skipped} batches with a recording of no events were skipped in epoch {self.current_epoch}"
-            )
-            self._skipped = 0
-
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in two groups and its schedule, one step of it per update."""
         options, trainer = self.optimiser, self.trainer
@@ -160,23 +116,3 @@ class EventClassifier(pl.LightningModule):
         factor = schedule(options.schedule, warmup, total)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def header(self, **metadata: Any) -> Header:
-        """What a checkpoint says beside the weights."""
-        data = self.trainer.datamodule
-        return Header(FAMILY, self.model.config.to_json(), data.front_end.to_json(), data.labels, metadata)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets `neurocompile` open the file without any of this code."""
-        checkpoint["neurocompile"] = self.header(epoch=self.current_epoch, step=self.global_step).to_text()
-
-    def _evaluate(self, split: str, batch: Batch) -> None:
-        logits = self(batch)
-        self._log(split, functional.cross_entropy(logits, batch.targets), logits, batch)
-
-    def _log(self, split: str, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        accuracy = getattr(self, f"{split}_accuracy")
-        accuracy(logits, batch.targets.argmax(1))
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(batch.lengths), "sync_dist": True}
-        self.log(f"{split}/loss", loss, **options)
-        self.log(f"{split}/accuracy", accuracy, **options)

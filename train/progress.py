@@ -21,8 +21,9 @@ class EpochLines(pl.Callback):
         parts = [f"epoch {done}/{last}" if last > 0 else f"epoch {done}"]
         for split in ("train", "validation"):
             if f"{split}/loss" in seen:
-                accuracy = 100 * float(seen[f"{split}/accuracy"])
-                parts.append(f"{split} loss {float(seen[f'{split}/loss']):.3f} accuracy {accuracy:.1f} %")
+                accuracy = seen.get(f"{split}/accuracy")
+                words = "" if accuracy is None else f" accuracy {100 * float(accuracy):.1f} %"
+                parts.append(f"{split} loss {float(seen[f'{split}/loss']):.3f}{words}")
         parts.append(f"{now - self._last:.1f} s")
         if last > done:
             minutes = (now - self._begin) / (done - self._first) * (last - done) / 60

@@ -161,13 +161,14 @@ def test_configurations_are_found_by_name(tmp_path, monkeypatch):
 
 def test_every_shipped_configuration_parses():
     code = (
-        "from train.arguments import SHIPPED\nfrom train.cli import CLI\n"
+        "from train.arguments import SHIPPED, chosen_model\nfrom train.cli import CLI\n"
         "CLI.instantiate_trainer = CLI._run_subcommand = lambda *_: None\n"
-        "for path in SHIPPED.rglob('*.yaml'):\n    CLI('x', ['fit', '--config', str(path)])\n    print(path.name)"
+        "for path in SHIPPED.rglob('*.yaml'):\n    arguments = ['fit', '--config', str(path)]\n"
+        "    CLI('x', arguments, chosen_model(arguments))\n    print(path.name)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 6
+    assert len(done.stdout.split()) == 13
 
 
 def test_usage_needs_no_torch():

@@ -14,6 +14,7 @@ from train.augment.jitter_channel import jitter_channel
 from train.augment.jitter_pixel import jitter_pixel
 from train.augment.roll import roll
 from train.augment.rotate import rotate
+from train.augment.run import run
 from train.augment.scale import scale
 from train.augment.thin import thin
 from train.augment.time_crop import time_crop
@@ -57,7 +58,7 @@ class AugmentAudio:
 class AugmentVision:
     """Augmentation of camera recordings (DVS128 Gesture); names and order as published, everything off by default.
 
-    `time_crop` and `keep_events` come before and `warp` after the published ones.
+    `time_crop`, `run_events` and `keep_events` come before and `warp` after the published ones.
 
     Attributes:
         time_crop: Shortest span of time that is kept, as a fraction of the recording's; 1 keeps all.
@@ -72,6 +73,7 @@ class AugmentVision:
         max_angle: Bound of a turn in degrees, with probability 0.3.
         max_scale: Bound of a factor on coordinates, with probability 0.3.
         warp: Smooth map of the image plane.
+        run_events: `[fewest, most]` neighbouring events that are kept; `[0, 0]` keeps all.
     """
 
     time_crop: float = 1.0
@@ -86,10 +88,12 @@ class AugmentVision:
     max_angle: float = 0.0
     max_scale: float = 1.0
     warp: Warp = field(default_factory=Warp)
+    run_events: tuple[int, int] = (0, 0)
 
     def __call__(self, events: Columns, rng: np.random.Generator, width: int, height: int) -> Columns:
         """Augments (N,) events of a sensor of `width` columns and `height` rows."""
         events = time_crop(events, rng, self.time_crop)
+        events = run(events, rng, *self.run_events)
         events = thin(events, rng, *self.keep_events)
         events = drop_event_chunk(events, rng, self.max_drop_chunk)
         events = drop_event(events, rng, self.drop_event)

@@ -28,6 +28,11 @@ class Batch(NamedTuple):
     lengths: Tensor
     targets: Tensor
 
+    @property
+    def whole(self) -> bool:
+        """Whether every recording has events."""
+        return bool((self.lengths > 0).all())
+
 
 def one_hot(labels: Sequence[int], classes: int) -> np.ndarray:
     """(B, C) float32 targets of B labels."""

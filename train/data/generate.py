@@ -1,6 +1,6 @@
 """Made-up recordings in the exact layout of a data set, to try a configuration without the set.
 
-    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,nmnist} --root FOLDER [--samples 10] [--events 2000]
+    python -m train generate {shd,ssc,dvs_gesture,dvs_lip,asl_dvs,nmnist} --root FOLDER [--samples 10] [--events 2000]
 
 A recording of class k is a spot that moves across the sensor: its path depends on k, its polarity on which side of the
 spot an event lies. The classes can be learnt, but accuracies on them say nothing about the real set.
@@ -101,6 +101,19 @@ def dvs_lip(root: Path, rng: np.random.Generator, samples: int, events: int) -> 
                 np.save(folder / f"{number}.npy", clip)
 
 
+def asl_dvs(root: Path, rng: np.random.Generator, samples: int, events: int) -> None:
+    """Writes 24 letters; a set without splits, so both splits' recordings lie in one folder."""
+    from train.event2vec.asl_dvs import LETTERS
+
+    for label, letter in enumerate(LETTERS):
+        folder = root / letter
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(2 * samples):
+            recording = spot(rng, label, events, 240, 180, 200_000)
+            file = folder / f"{letter}_{number + 1:04d}.npz"
+            np.savez(file, t=recording.t, x=recording.x, y=recording.y, p=recording.p)
+
+
 def nmnist(root: Path, rng: np.random.Generator, samples: int, events: int) -> None:
     """Writes `{Train,Test}/{label}/{id}.bin`."""
     for split, first in (("Train", 1), ("Test", 60001)):
@@ -120,6 +133,7 @@ WRITERS: dict[str, Callable[..., None]] = {
     "ssc": heidelberg("ssc", 35, ("train", "valid", "test")),
     "dvs_gesture": dvs_gesture,
     "dvs_lip": dvs_lip,
+    "asl_dvs": asl_dvs,
     "nmnist": nmnist,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from train.data.split import windows
 
 
 class Source(Protocol):
-    """Labelled recordings; reading one may be slow, knowing the labels is not."""
+    """Labelled recordings; reading one may be slow, knowing the labels is not.
+
+    A recording is `Columns`, or `train.event2vec.points.Points` where it is not made of whole events.
+    """
 
     @property
     def labels(self) -> np.ndarray:
@@ -26,7 +29,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, row: int) -> Columns: ...
+    def __getitem__(self, row: int) -> Any: ...
 
 
 def count(source: Source, row: int) -> int:
@@ -46,7 +49,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int) -> Columns:
+    def __getitem__(self, row: int) -> Any:
         return self.source[int(self.rows[row])]
 
     def count(self, row: int) -> int:

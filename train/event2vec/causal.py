@@ -1,0 +1,65 @@
+"""Trains the causal Event2Vec on streams of tokens, with the published recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from models.event2vec.causal import CausalConfig, CausalEvent2Vec
+from runtime.errors import UserError
+from train.classifier import Classifier
+from train.data.batch import Batch
+from train.event2vec.classifier import open_gates
+from train.event2vec.recipe import PUBLISHED, Recipe
+
+
+class CausalClassifier(Classifier):
+    """Trains the causal Event2Vec to name a recording's class.
+
+    Args:
+        network: The network; its sensor and classes must be those of the data.
+        recipe: Learning rates, decay and schedule.
+        label_smoothing: Share of every target that is spread over all classes.
+        forget_bias: What the biases of all forget gates begin at, e.g. 4 for memories of about e^4 tokens; by default
+            they are drawn around 0.
+    """
+
+    family = "event2vec_causal"
+
+    def __init__(
+        self,
+        network: CausalConfig,
+        recipe: Recipe = PUBLISHED,
+        label_smoothing: float = 0.0,
+        forget_bias: float | None = None,
+    ) -> None:
+        super().__init__(CausalEvent2Vec(network), label_smoothing)
+        self.recipe = recipe
+        if forget_bias is not None:
+            open_gates(self.model, forget_bias)
+
+    def setup(self, stage: str) -> None:
+        """Checks that network and data fit."""
+        network, data = self.model.config, self.trainer.datamodule
+        pairs = (("width", data.width), ("height", data.height), ("polarities", data.polarities))
+        for name, wanted in (*pairs, ("num_classes", len(data.labels))):
+            if getattr(network, name) != wanted:
+                raise UserError(
+                    f"model.network.{name} is {getattr(network, name)}, but the data have {wanted}; set it to {wanted}"
+                )
+        if (data.front_end.rule, data.front_end.dt) != ("linear", "previous"):
+            raise UserError(
+                f"data.rule {data.front_end.rule} with data.dt {data.front_end.dt} does not fit a network that takes "
+                "tokens apart and answers at once; set data.rule to linear and data.dt to previous"
+            )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, C) logits."""
+        return self.model(batch.tokens, batch.dt, batch.lengths)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and its schedule, one step of it per epoch."""
+        trainer = self.trainer
+        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        return self.recipe.optimiser(self.model, samples, trainer.max_epochs)
