@@ -1,0 +1,1 @@
+"""Latency and memory of one window: `python -m benchmarks.window_latency`."""

@@ -1,0 +1,7 @@
+"""See `command`."""
+
+import sys
+
+from benchmarks.window_latency.command import main
+
+sys.exit(main())
