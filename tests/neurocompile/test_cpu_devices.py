@@ -215,6 +215,9 @@ def test_a_session_through_pipes_is_the_same_to_the_last_bit(served, artefact, c
     equal()
     assert served.push(events[40:200]) == near.push(events[40:200])
     equal()
+    for session in (served, near):
+        session.settle()
+    equal()
     before = served.snapshot()
     served.push(events[200:])
     served.restore(before)

@@ -72,11 +72,6 @@ def toolchain(device: str) -> Toolchain:
     return _toolchain(device, system_compiler(), zig_compiler())
 
 
-def flags_of(device: str) -> tuple[str, ...]:
-    """The flags of `toolchain`."""
-    return toolchain(device).flags
-
-
 def known(device: str) -> Device:
     """The device of a name.
 

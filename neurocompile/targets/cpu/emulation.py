@@ -111,6 +111,10 @@ class EmulatedSession(Session):
         """See `Session.reset`."""
         self._ask(b"0")
 
+    def settle(self) -> None:
+        """See `Session.settle`."""
+        self._ask(b"f")
+
     def push(self, events: Events) -> int:
         """See `Session.push`; the library's refusals are errors of ours here."""
         kinds = ((events.t, np.int64), (events.x, np.uint16), (events.y, np.uint16), (events.p, np.bool_))

@@ -95,6 +95,8 @@ int main(int count, char **arguments) {
             give(code ? code : position.items, NULL, 0);
         } else if (command == '0') {
             give(nc_reset(session), NULL, 0);
+        } else if (command == 'f') {
+            give(nc_settle(session), NULL, 0);
         } else if (command == 'g') {
             code = nc_snapshot(session, snapshot, info.snapshot_bytes);
             give(code ? code : (int64_t)info.snapshot_bytes, snapshot, info.snapshot_bytes);
