@@ -99,7 +99,7 @@ $(VENV)/.compile $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.torch
 
 # One by one: what does not install here is left out, and the report says so.
 $(VENV)/.peers: $(VENV)/.compile
-	@$(PY) -c 'from importlib.metadata import requires; print(*(r.split(";")[0].strip() for r in requires("neurocompile") if "peers" in r.partition(";")[2]), sep="\n")' \
+	@$(PY) -I -c 'from importlib.metadata import requires; print(*(r.split(";")[0].strip() for r in requires("neurocompile") if "peers" in r.partition(";")[2]), sep="\n")' \
 	  | while read -r peer; do echo "installing $$peer"; $(PIP) "$$peer" || echo "$$peer does not install here"; done
 	@touch $@
 endif
