@@ -9,6 +9,7 @@ from torch.nn.functional import logsigmoid
 from neurocompile.ops.forgetting_attention import forgetting_attention, incremental
 from neurocompile.ops.forgetting_attention.incremental import Memory
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention as reference
+from neurocompile.ops.forgetting_attention.reference import forgetting_attention_within as within
 
 
 def make_inputs(batch, steps, heads=2, keys=1, width=4, *, dtype=torch.float64, gate=2.0, seed=0):
@@ -38,7 +39,7 @@ def run(inputs, memory, lengths):
 def test_any_chunks_equal_the_definition_within_the_ring(lengths, size, heads, seed):
     inputs = make_inputs(2, sum(lengths), *heads, seed=seed)
     o, _ = run(inputs, Memory(inputs[1], heads[0], size), lengths)
-    torch.testing.assert_close(o, reference(*inputs, memory=size), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(o, within(*inputs, size), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 5, 64])
@@ -88,7 +89,7 @@ def test_half_precision_is_widened():
     inputs = make_inputs(1, 60, dtype=torch.bfloat16)
     o, bound = run(inputs, Memory(inputs[1], 2, 20), [25, 35])
     assert o.dtype == bound.dtype == torch.float32
-    wide = reference(*[value.double() for value in inputs], memory=20)
+    wide = within(*[value.double() for value in inputs], 20)
     torch.testing.assert_close(o.double(), wide, rtol=0, atol=5e-6)
 
 
