@@ -94,12 +94,14 @@ def verify(
 @app.command()
 def info(
     file: Annotated[Path, typer.Argument(help="A checkpoint, bundle, ONNX file or recording.")],
+    preset: Annotated[Optional[str], typer.Option(help="Published configuration of a checkpoint.")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(help="Configuration file of a checkpoint.")] = None,  # noqa: UP045
     as_json: Json = False,
 ) -> None:
     """Say what a file is."""
     from neurocompile.info import describe
 
-    table = describe(file)
+    table = describe(file, preset, config)
     _print(table) if as_json else _show_table(table)
 
 

@@ -15,11 +15,13 @@ from runtime.program import StateSpec
 CHECKPOINTS = {".safetensors", ".ckpt", ".pt", ".pth", ".msgpack"}
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, preset: str | None = None, config: Path | None = None) -> dict[str, Any]:
     """Facts about a file, by its content first and its suffix second.
 
     Args:
         path: The file or folder.
+        preset: For checkpoints, see `models.checkpoint.open_checkpoint`.
+        config: For checkpoints, see there.
 
     Returns:
         A table for people or JSON; `kind` comes first.
@@ -31,16 +33,16 @@ def describe(path: Path) -> dict[str, Any]:
     if not archive.exists():
         raise UserError(f"{path} does not exist; give a checkpoint, bundle, ONNX file or recording")
     if path.is_dir():
-        return _bundle(path) if (path / MANIFEST).exists() else _checkpoint(path)
+        return _bundle(path) if (path / MANIFEST).exists() else _checkpoint(path, preset, config)
     if path.suffix == ".onnx":
         return _onnx(path)
     if path.suffix in CHECKPOINTS:
-        return _checkpoint(path)
+        return _checkpoint(path, preset, config)
     try:
         return _recording(path)
     except UserError as recording_error:
         try:
-            return _checkpoint(path)
+            return _checkpoint(path, preset, config)
         except UserError:
             raise recording_error from None
 
@@ -70,10 +72,10 @@ def _bytes(state: StateSpec) -> int:
     return state.size * (2 if state.dtype == "bfloat16" else np.dtype(state.dtype).itemsize)
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path, preset: str | None, config: Path | None) -> dict[str, Any]:
     from models.checkpoint import describe_checkpoint
 
-    return {"kind": "checkpoint", **describe_checkpoint(path)}
+    return {"kind": "checkpoint", **describe_checkpoint(path, preset=preset, config=config)}
 
 
 def _onnx(path: Path) -> dict[str, Any]:
