@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import platform
 
+import numpy as np
 import pytest
+import torch
 
+from models.event2vec import Event2Vec, Event2VecConfig
+from neurocompile.capture import capture
 from neurocompile.parity import prove
+from neurocompile.passes import run_passes
 from neurocompile.targets import TargetSpec, cpu
 from neurocompile.targets.cpu.compiler import zig_compiler
 from neurocompile.targets.cpu.devices import toolchain
@@ -14,7 +19,8 @@ from neurocompile.targets.cpu.emulation import EmulatedSession, find_emulator
 from runtime import machine
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import InternalError
-from runtime.events import Recording
+from runtime.events import Events, Recording
+from runtime.front_ends import Window
 
 EMULATOR = find_emulator("aarch64", "jetson-orin")
 DTYPES = ("fp32", "bf16", "int8")
@@ -65,6 +71,26 @@ class TestPublishedNetworks:
     def test_parity_in_the_emulator(self, name, dtype, program, compiled, stream):
         report, _ = proof_of(name, TargetSpec("cpu", dtype, "jetson-orin"), program, compiled, stream)
         assert report["status"] == "proved"
+
+
+class TestWindows:
+    pytestmark = emulated
+
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+    @pytest.mark.parametrize("device", BOARDS)
+    def test_parity_in_the_emulator(self, device, dtype):
+        config = Event2VecConfig(2, 9, 13, d_model=16, d_feedforward=24, nheads=4, n_layers=2, num_classes=3)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            program = Event2Vec(config).eval().stream_program(Window(13, 9, 111, 7), ("a", "b", "c"))
+        rng = np.random.default_rng(0)
+        t = 1_000_000 + np.cumsum(rng.choice([1, 30, 700], 400))
+        events = Events(t, rng.integers(0, 13, 400), rng.integers(0, 9, 400), rng.random(400) < 0.5)
+        artefact = cpu.build(run_passes(capture(program))[0], TargetSpec("cpu", dtype, device))
+        parity = prove(program, artefact.stand_in.open, Recording(events, 13, 9, 1.0, "made up"), dtype)
+        parity.require()
+        step = parity.report["step"]
+        print(f"cpu-{dtype}@{device} window: worst {step['worst_relative']:.1e}, bound {parity.report['bound']:.1e}")
 
 
 class TestRefusals:
