@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from benchmarks.step_latency.peers.cache import kept
 from benchmarks.step_latency.peers.calls import Call, CallExecutor, outputs_of
 from benchmarks.step_latency.subject import Subject
 from runtime.errors import UserError
@@ -31,7 +33,10 @@ def iree(subject: Subject, folder: Path) -> Session:
         place.mkdir(parents=True)
         # Every imported module is called `module`, so each lives in a context of its own, on the same device.
         context = runtime.SystemContext(config=config)
-        module = runtime.VmModule.copy_buffer(context.instance, compile_stage(stage, place))
+        code = kept(
+            stage.SerializeToString(), "iree-base-compiler", " ".join(OPTIONS), partial(compile_stage, stage, place)
+        )
+        module = runtime.VmModule.copy_buffer(context.instance, code)
         context.add_vm_module(module)
         function = getattr(context.modules, module.name)[stage.graph.name]
         arrays = [runtime.asdevicearray(config.device, table) for table in tables]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.step_latency.peers.cache import kept
 from benchmarks.step_latency.peers.calls import Call, CallExecutor, outputs_of, zeros
 from benchmarks.step_latency.peers.graph_function import DTYPES, GraphFunction, Operator, common
 from benchmarks.step_latency.subject import Subject
@@ -35,10 +36,16 @@ VOCABULARY: dict[str, Operator] = {
 
 
 class StageModule(nn.Module):
-    """A stage graph as a module with its constants as buffers."""
+    """A stage graph as a module with its constants as buffers.
 
-    def __init__(self, function: GraphFunction) -> None:
+    Args:
+        function: The graph.
+        source: Its bytes, by which what is compiled of it is found again.
+    """
+
+    def __init__(self, function: GraphFunction, source: bytes) -> None:
         super().__init__()
+        self.source = source
         self._function, self._names = function, {}
         for number, (name, array) in enumerate(function.constants.items()):
             self._names[name] = f"c{number}"
@@ -69,11 +76,16 @@ def ahead_of_time(module: StageModule, example: tuple[Tensor, ...], folder: Path
 
     The package is run through its loader: the public wrapper reads its call specification from JSON at every call.
     """
-    path = str(folder / "stage.pt2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch._inductor.aoti_compile_and_package(torch.export.export(module, example), package_path=path)
-    run = torch._inductor.aoti_load_package(path).loader.boxed_run
+    path = folder / "stage.pt2"
+
+    def package() -> bytes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            torch._inductor.aoti_compile_and_package(torch.export.export(module, example), package_path=str(path))
+        return path.read_bytes()
+
+    path.write_bytes(kept(module.source, "torch", "AOTInductor", package))
+    run = torch._inductor.aoti_load_package(str(path)).loader.boxed_run
     return lambda *inputs: run(list(inputs))
 
 
@@ -91,7 +103,7 @@ def open_torch(subject: Subject, folder: Path, compile_stage: Compile) -> Sessio
         example = tuple(torch.from_numpy(zeros(spec, value)) for value in function.inputs)
         place = folder / name
         place.mkdir(parents=True)
-        run = compile_stage(StageModule(function).eval(), example, place)
+        run = compile_stage(StageModule(function, model.SerializeToString()).eval(), example, place)
         calls[name] = Call(run, function.inputs, outputs_of(spec, name))
     executor = CallExecutor(spec, calls, torch.from_numpy, lambda tensor: tensor.numpy(), live=True)
     return ScheduledSession(spec, executor, use_chunk=False)
