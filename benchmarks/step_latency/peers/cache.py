@@ -19,7 +19,8 @@ def kept(model: bytes, package: str, options: str, make: Callable[[], bytes]) ->
         options: Whatever else the result depends on.
         make: Compiles.
     """
-    parts = (version(package).encode(), machine.cpu_model().encode(), options.encode(), model)
+    processor = " ".join((machine.cpu_model(), *sorted(machine.cpu_features())))
+    parts = (version(package).encode(), processor.encode(), options.encode(), model)
     name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
     path: Path = machine.cache_folder() / "step_latency" / name
     if path.is_file():
