@@ -25,8 +25,8 @@ CASES = [
     for batch, steps, h, k, width, dtype, gate, blocks in [
         (2, 1, 2, 1, 8, "float32", 2.0, (16, 16)),
         (1, 63, 1, 1, 16, "float32", 2.0, (32, 16)),
-        (1, 100, 2, 1, 5, "float32", 12.0, (16, 16)),
-        (2, 111, 3, 1, 8, "float32", 1.0, (32, 32)),
+        (2, 100, 1, 1, 5, "float32", 12.0, (32, 16)),
+        (1, 111, 3, 1, 8, "float32", 1.0, (32, 32)),
         (1, 64, 4, 2, 16, "float32", 2.0, (32, 32)),
         (1, 63, 6, 3, 24, "float32", 2.0, (32, 32)),
         (1, 63, 4, 4, 8, "float32", 0.0, (64, 32)),
@@ -35,16 +35,16 @@ CASES = [
         (1, 63, 2, 1, 16, "float16", 2.0, (32, 16)),
         (1, 100, 2, 2, 32, "float16", 0.0, (32, 32)),
         # The blocks of compute capability 8.0.
-        (1, 300, 2, 1, 32, "float32", 2.0, ()),
+        (1, 150, 2, 1, 32, "float32", 2.0, ()),
         (1, 300, 2, 1, 32, "float16", 4.0, ()),
     ]
 ]
 PROBES = [["errors", {"case": case, "blocks": blocks}] for case, blocks in CASES]
 PROBES += [
-    ["errors", {"case": CASES[3][0] | {"steps": 40}, "blocks": [16, 16], "turned": True}],
-    ["padded", {"lengths": [70, 33, 1], "blocks": [32, 32]}],
+    ["errors", {"case": CASES[3][0] | {"batch": 2, "steps": 40}, "blocks": [32, 32], "turned": True}],
+    ["padded", {"lengths": [50, 33, 1], "blocks": [32, 32]}],
     ["omitted", {"gate": 0.0, "steps": 240, "blocks": [32, 16]}],
-    ["omitted", {"gate": 12.0, "steps": 100, "blocks": [32, 16]}],
+    ["omitted", {"gate": 12.0, "steps": 64, "blocks": [32, 32]}],
     ["unread", {"gate": 0.0, "steps": 200, "spoilt": 16, "blocks": [32, 16]}],
     ["unread", {"gate": 12.0, "steps": 200, "spoilt": 16, "blocks": [32, 16]}],
     ["empty", {}],
@@ -199,6 +199,16 @@ def test_training_goes_to_flash_linear_attention_only_where_it_means_the_same(mo
     monkeypatch.setattr(peer, "ENABLED", True)
     monkeypatch.setattr(peer, "installed", lambda: False)
     assert not peer.serves(*make_inputs())
+
+
+def test_autocast_narrows_what_is_multiplied_and_leaves_the_gates(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(peer, "serves", lambda *_: True)
+    monkeypatch.setattr(peer, "attend", lambda *inputs: [value.dtype for value in inputs])
+    half, whole, double = torch.bfloat16, torch.float32, torch.float64
+    assert torch_op.attend(*make_inputs(whole)) == [half, half, half, whole]
+    assert torch_op.attend(*make_inputs(double, gates=double)) == [double] * 4
 
 
 def test_importing_the_op_leaves_triton_alone():
