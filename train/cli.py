@@ -163,7 +163,7 @@ class CLI(LightningCLI):
     def _checkpoints(self) -> list[ModelCheckpoint]:
         """The best epoch on validation, of equals the first, and the last epoch."""
         folder, by = self.output / "checkpoints", self.config.fit.choose_by
-        last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+        last = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
         if by == "last" or not self.datamodule.has_validation:
             return [last]
         if by == "accuracy" and not isinstance(self.model, Classifier):

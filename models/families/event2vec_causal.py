@@ -18,12 +18,12 @@ class CausalEvent2VecFamily:
     """Opens the causal Event2Vec."""
 
     name = "event2vec_causal"
-    signs = "tensors such as embed_net.embed.0.weight and tpe.convs.0.weight"
+    signs = "tensors such as tpe.convs.0.weight"
     takes = "token_dt"
 
     def recognises(self, names: Collection[str]) -> bool:
-        """Whether both embeddings are among the names."""
-        return {"embed_net.embed.0.weight", "tpe.convs.0.weight"} <= set(names)
+        """Whether the causal convolutions are among the names."""
+        return {"tpe.convs.0.weight", "heads.weight"} <= set(names)
 
     def identify(self, tensors: Mapping[str, Tensor], request: Request) -> Identity:
         """Refuses: weights do not tell sensor, time scale or attention, and no published ones exist.

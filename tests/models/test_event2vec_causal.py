@@ -25,7 +25,7 @@ VARIANTS = [
     for attention in ("gated_linear", "forgetting_causal")
     for more in (
         {},
-        {"pool_every_layer": 1, "n_layers": 3},
+        {"pool_every_layer": 1, "n_layers": 3, "place": "table"},
         {"pool_every_layer": 2, "n_layers": 4, "nheads": 3, "d_model": 24},
     )
 ]
@@ -161,6 +161,7 @@ def test_checkpoints_describe_themselves(tmp_path):
         ({"attention": "softmax"}, "attention is 'softmax'"),
         ({"time_scale": 0}, "time_scale is 0"),
         ({"memory": 0}, "memory is 0"),
+        ({"place": "cell"}, "place is 'cell'"),
         ({"nheads": 5, "d_model": 20}, "1, 3 or even"),
         ({"pool_every_layer": 3}, "n_layers is 2"),
     ],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.event2vec.causal import CausalConfig, CausalEvent2Vec
 from runtime.errors import UserError
 from train.classifier import Classifier
 from train.data.batch import Batch
+from train.embedding_init import fourier
 from train.event2vec.classifier import open_gates
 from train.event2vec.recipe import PUBLISHED, Recipe
 
@@ -23,6 +25,7 @@ class CausalClassifier(Classifier):
         label_smoothing: Share of every target that is spread over all classes.
         forget_bias: What the biases of all forget gates begin at, e.g. 4 for memories of about e^4 tokens; by default
             they are drawn around 0.
+        embedding_length: Where `place` is `table`, its correlation length in pixels: neighbouring pixels begin alike.
     """
 
     family = "event2vec_causal"
@@ -33,9 +36,10 @@ class CausalClassifier(Classifier):
         recipe: Recipe = PUBLISHED,
         label_smoothing: float = 0.0,
         forget_bias: float | None = None,
+        embedding_length: float = 4.0,
     ) -> None:
         super().__init__(CausalEvent2Vec(network), label_smoothing)
-        self.recipe = recipe
+        self.recipe, self.embedding_length = recipe, embedding_length
         if forget_bias is not None:
             open_gates(self.model, forget_bias)
 
@@ -53,6 +57,11 @@ class CausalClassifier(Classifier):
                 f"data.rule {data.front_end.rule} with data.dt {data.front_end.dt} does not fit a network that takes "
                 "tokens apart and answers at once; set data.rule to linear and data.dt to previous"
             )
+
+        if stage == "fit" and network.place == "table":
+            table = fourier(data.front_end, network.d_model, self.embedding_length)
+            with torch.no_grad():
+                self.model.embed_net[0].weight.copy_(table)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, C) logits."""

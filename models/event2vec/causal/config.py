@@ -9,6 +9,7 @@ from typing import Any
 from runtime.errors import UserError
 
 ATTENTIONS = ("gated_linear", "forgetting_causal")
+PLACES = ("perceptron", "table")
 COUNTS = ("polarities", "height", "width", "d_model", "d_feedforward", "nheads", "n_layers", "num_classes")
 
 
@@ -30,6 +31,8 @@ class CausalConfig:
         time_scale: Milliseconds by which gaps are divided; it stands for a window's duration, which nobody knows
             before the window ends.
         memory: Tokens that `forgetting_causal` keeps keys and values of, in every layer; `gated_linear` ignores it.
+        place: How an event's coordinates and polarity become a feature: `perceptron`, as published, or `table`, one
+            normed row per pixel and polarity, which learns sooner on small sensors.
         pool_every_layer: 0 for one encoder without pooling; k for encoders of k layers, each followed by a pooling of
             two tokens to one.
         drop_path: Rate at which the last layer's branches are dropped in training; earlier layers proportionally less.
@@ -49,6 +52,7 @@ class CausalConfig:
     attention: str = "gated_linear"
     time_scale: float = 1.0
     memory: int = 256
+    place: str = "perceptron"
     pool_every_layer: int = 0
     drop_path: float = 0.0
 
@@ -62,6 +66,8 @@ class CausalConfig:
                 raise _wrong(name, value, "at least 2, since coordinates are scaled to their range")
         if self.attention not in ATTENTIONS:
             raise _wrong("attention", self.attention, " or ".join(ATTENTIONS))
+        if self.place not in PLACES:
+            raise _wrong("place", self.place, " or ".join(PLACES))
         if not _real(self.time_scale) or not 0 < self.time_scale < float("inf"):
             raise _wrong("time_scale", self.time_scale, "a number of milliseconds above 0")
         if not _real(self.drop_path) or not 0 <= self.drop_path < 1:

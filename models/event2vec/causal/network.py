@@ -2,6 +2,7 @@
 
 | published | here |
 |---|---|
+| a perceptron on coordinates | the same, or a table with a row per pixel and polarity |
 | gaps over the window's duration | gaps over a fixed `time_scale` |
 | convolutions over four gaps before and three after | over seven gaps before |
 | forgetting attention in both directions | `gated_linear` or `forgetting_causal` |
@@ -85,7 +86,7 @@ class CausalEvent2Vec(nn.Module):
 
     Attributes:
         config: The configuration.
-        embed_net: Perceptron on coordinates, as published.
+        embed_net: Perceptron on coordinates, as published, or a table of normed rows.
         tpe: Causal convolutions over gaps.
         backbone: Encoders; with pooling each is followed by one.
         heads: Linear map to logits.
@@ -94,7 +95,11 @@ class CausalEvent2Vec(nn.Module):
     def __init__(self, config: CausalConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_net = CoordinateEmbedding(config.d_model)
+        width = config.d_model
+        if config.place == "table":
+            self.embed_net: nn.Module = nn.Sequential(nn.Embedding(config.num_embeddings, width), nn.LayerNorm(width))
+        else:
+            self.embed_net = CoordinateEmbedding(width)
         self.tpe = CausalTemporalEmbedding(config.d_model)
         # As published, all layers begin as copies of one.
         first, begins = CausalLayer(config), range(0, config.n_layers, config.pool_every_layer or config.n_layers)
@@ -104,6 +109,8 @@ class CausalEvent2Vec(nn.Module):
 
     def place(self, token: Tensor) -> Tensor:
         """(..) tokens x + W y + W H p -> (.., d)."""
+        if self.config.place == "table":
+            return self.embed_net(token)
         width, height = self.config.width, self.config.height
         x, row = token % width, token // width
         dtype = self.heads.weight.dtype
