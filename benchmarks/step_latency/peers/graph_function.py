@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -96,7 +95,7 @@ def split(attributes: Mapping[str, Any], a: Any, sizes: list[int] | None = None)
     """Parts of a vector."""
     if sizes is None or len(a.shape) != 1:
         raise UserError("Split of other than a vector into given sizes has no translation in this benchmark")
-    edges = np.cumsum([0, *sizes]).tolist()
+    edges = accumulate(sizes, initial=0)
     return [a[begin:end] for begin, end in pairwise(edges)]
 
 

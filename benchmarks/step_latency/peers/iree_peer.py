@@ -60,9 +60,6 @@ def compile_stage(model: onnx.ModelProto, folder: Path) -> bytes:
     from iree.compiler.tools.import_onnx import __main__ as importer
 
     source, text = folder / "stage.onnx", folder / "stage.mlir"
-    model.graph.name = (
-        f"stage_{abs(hash(model.graph.name)):x}" if not model.graph.name.isidentifier() else model.graph.name
-    )
     source.write_bytes(model.SerializeToString())
     if importer.main(importer.parse_arguments([str(source), "-o", str(text)])):
         raise UserError("iree-import-onnx refuses the graph")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.step_latency.peers import graph_function
 from benchmarks.step_latency.peers.cache import kept
 from benchmarks.step_latency.peers.calls import Call, CallExecutor, outputs_of, zeros
 from benchmarks.step_latency.peers.graph_function import DTYPES, GraphFunction, Operator, common
+from benchmarks.step_latency.peers.graph_function import gather as common_gather
 from benchmarks.step_latency.subject import Subject
 from runtime.session import ScheduledSession, Session
 
+
+def gather(attributes: Mapping[str, Any], a: Tensor, index: Any) -> Tensor:
+    """Rows of the first axis; an index in a tensor stays one, for compilers to see no number of the data in a shape."""
+    if isinstance(index, Tensor) and attributes.get("axis", 0) == 0:
+        return a.index_select(0, index.reshape(-1)).reshape(*index.shape, *a.shape[1:])
+    return common_gather(attributes, a, index)
+
+
 VOCABULARY: dict[str, Operator] = {
     **common(torch),
+    "Gather": gather,
     # An item's tensor shares memory that the next event overwrites, so nothing may be handed on as it is.
     "Identity": lambda _, a: a.clone(),
     "Sigmoid": lambda _, a: a.sigmoid(),
@@ -84,7 +95,8 @@ def ahead_of_time(module: StageModule, example: tuple[Tensor, ...], folder: Path
             torch._inductor.aoti_compile_and_package(torch.export.export(module, example), package_path=str(path))
         return path.read_bytes()
 
-    path.write_bytes(kept(module.source, "torch", "AOTInductor", package))
+    translation = "".join(Path(file).read_text() for file in (graph_function.__file__, __file__))
+    path.write_bytes(kept(module.source, "torch", translation, package))
     run = torch._inductor.aoti_load_package(str(path)).loader.boxed_run
     return lambda *inputs: run(list(inputs))
 
