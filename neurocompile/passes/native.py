@@ -2,6 +2,7 @@
 
     neurocompile::DiagonalScan          ->  ceil(log2 T) rounds of multiply-adds
     neurocompile::ForgettingAttention   ->  blocks of MatMul, Softmax, MatMul with the decay added in between
+    neurocompile::GatedLinearAttention  ->  blocks of products and the state between them
     CastLike                            ->  Cast, or nothing
 
 It must not fire on a graph with open shapes (the layers depend on the number of steps), nor where the target has an
@@ -21,7 +22,11 @@ from neurocompile.ops.emit import Emitter
 from neurocompile.passes.report import Change
 from runtime.errors import InternalError, UserError
 
-STATIC = {"DiagonalScan": "diagonal_scan", "ForgettingAttention": "forgetting_attention"}
+STATIC = {
+    "DiagonalScan": "diagonal_scan",
+    "ForgettingAttention": "forgetting_attention",
+    "GatedLinearAttention": "gated_linear_attention",
+}
 
 
 def native(model: ir.Model) -> list[Change]:

@@ -61,6 +61,7 @@ class Cuda:
         pointer = ctypes.c_void_p()
         self._call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(max(size, 1)))
         self._call("cudaMemset", pointer, ctypes.c_int(0), ctypes.c_size_t(max(size, 1)))
+        self._call("cudaDeviceSynchronize")  # It runs on another stream than everything else here.
         return int(pointer.value or 0)
 
     def pinned_memory(self, size: int) -> Address:

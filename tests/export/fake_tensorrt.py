@@ -23,6 +23,7 @@ class Library:
     def __init__(self, capability: int = 87, devices: int = 1) -> None:
         self.memory: dict[int, ctypes.Array] = {}
         self.queue: list = []
+        self.cleared: list = []
         self.recording: list | None = None
         self.graphs: list[list] = []
         self.launches, self.waits, self.most = 0, 0, 0
@@ -54,7 +55,14 @@ class Library:
         return self.cudaMalloc(pointer, size)
 
     def cudaMemset(self, pointer, value, size) -> int:
-        ctypes.memset(pointer.value, value.value, size.value)
+        self.cleared.append(lambda: ctypes.memset(pointer.value, value.value, size.value))
+        return 0
+
+    def cudaDeviceSynchronize(self) -> int:
+        assert self.recording is None
+        for work in self.cleared:
+            work()
+        self.cleared.clear()
         return 0
 
     def cudaFree(self, pointer) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import onnx
 import pytest
 
+from export.pipeline import export_model
+from models import zoo
 from neurocompile.targets.trt import rtx
 from runtime.bundle import open_bundle
 
@@ -74,3 +77,16 @@ def test_the_kit_of_another_machine_is_refused_here(run, refused, checkpoint, re
     assert "tensorrt" in listed["trt-bf16"]["run"]
     assert not {"trt-int8", "trt-fp8"} & set(listed)
     refused(run("export", "--model", checkpoint, "--target", "trt-int8"), "'trt-int8' is not built by this version")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_the_shipped_model_does_not_drift_over_100_000_events(dtype, tmp_path):
+    model = Path(zoo.__file__).with_name("nmnist_ssm.safetensors")
+    parity = export_model(model, f"trt-{dtype}", tmp_path / "full.neuro", full=True).manifest["parity"]
+    assert parity["events"] == 100_000
+    by_event = {int(mark): value for mark, value in parity["step"]["relative_by_event"].items()}
+    early = max(value for mark, value in by_event.items() if mark <= 25_000)
+    late = max(value for mark, value in by_event.items() if mark >= 75_000)
+    assert late <= 2 * early
+    assert parity["labels"]["agreement"] >= 0.98

@@ -9,12 +9,16 @@ import sys
 import onnx_ir as ir
 import pytest
 
+from models.event2vec.causal.config import CausalConfig
+from models.event2vec.causal.network import CausalEvent2Vec
+from neurocompile.capture import capture
 from neurocompile.passes import run_passes
 from neurocompile.targets import find_target
 from neurocompile.targets.trt import refuse, remaining, rtx
 from neurocompile.targets.trt.graphs import typed_graphs
 from neurocompile.targets.trt.versions import version_of
 from runtime.errors import UserError
+from runtime.front_ends import TokenDt
 
 needs_rtx = pytest.mark.skipif(bool(rtx.obstacle()), reason=rtx.obstacle())
 
@@ -38,6 +42,18 @@ def test_every_graph_is_read_and_built(captured, dtype, tensorrt):
         assert found["capabilities"] == [86, 89, 120]
         assert found["layers"] > 0
         assert found["bytes"] > 0
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["gated_linear", "forgetting_causal"])
+def test_a_causal_event2vec_is_read_and_built(attention):
+    config = CausalConfig(2, 34, 34, 16, 16, 2, 2, 3, attention=attention, memory=16, pool_every_layer=1)
+    front_end = TokenDt("linear", 34, 34, "previous", 2 * 34 * 34)
+    program, _ = run_passes(capture(CausalEvent2Vec(config).eval().stream_program(front_end, ())))
+    models, _ = typed_graphs(program, "fp16", "11")
+    for stage, model in models.items():
+        assert rtx.check(stage, ir.to_proto(model).SerializeToString())["layers"] > 0
 
 
 @needs_rtx

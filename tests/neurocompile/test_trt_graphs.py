@@ -15,6 +15,8 @@ from neurocompile.ops.diagonal_scan import onnx_function as scan_function
 from neurocompile.ops.diagonal_scan.reference import diagonal_scan
 from neurocompile.ops.forgetting_attention import onnx_function as attention_function
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention
+from neurocompile.ops.gated_linear_attention import onnx_function as gated_function
+from neurocompile.ops.gated_linear_attention.reference import gated_linear_attention
 from neurocompile.passes.native import infer, native
 from neurocompile.passes.typed import precision, typed
 from neurocompile.targets.trt.gelu import expand_gelu
@@ -24,15 +26,16 @@ from runtime.errors import InternalError, UserError
 KINDS = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 
 
-def with_node(function, inputs: dict[str, np.ndarray], outputs: list[str]) -> ir.Model:
+def with_node(function, inputs: dict[str, np.ndarray], outputs: list[str] | dict[str, tuple[int, ...]]) -> ir.Model:
     """A graph of one node of ours."""
     values = {
         name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
         for name, array in inputs.items()
     }
     shape = next(iter(inputs.values())).shape
-    made = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in outputs]
-    node = onnx.helper.make_node(function.OP_TYPE, list(inputs), outputs, domain=function.DOMAIN, name="op")
+    shapes = outputs if isinstance(outputs, dict) else dict.fromkeys(outputs, shape)
+    made = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name, size in shapes.items()]
+    node = onnx.helper.make_node(function.OP_TYPE, list(inputs), list(outputs), domain=function.DOMAIN, name="op")
     graph = onnx.helper.make_graph([node], "stage", list(values.values()), made)
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(function.DOMAIN, 1)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
@@ -68,6 +71,21 @@ def test_attention_without_a_loop(steps, run):
     assert not model.functions
     wanted = forgetting_attention(*(torch.from_numpy(array) for array in arrays.values())).numpy()
     np.testing.assert_allclose(run(model, **arrays)["o"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 63, 150])
+def test_gated_attention_without_a_loop(steps, run):
+    rng = np.random.default_rng(steps)
+    shapes = {"q": (2, steps, 4, 8), "k": (2, steps, 2, 8), "v": (2, steps, 2, 6)}
+    arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    arrays["log_f"] = -rng.exponential(1.0, (2, steps, 4))
+    arrays["state"] = rng.normal(size=(2, 4, 8, 6))
+    wanted = gated_linear_attention(*(torch.from_numpy(array) for array in arrays.values()))
+    made = dict(zip(("o", "last"), (tuple(value.shape) for value in wanted), strict=True))
+    model = with_node(gated_function, arrays, made)
+    native(model)
+    for got, want in zip(run(model, **arrays).values(), wanted, strict=True):
+        np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
 def test_what_keeps_a_loop_is_refused():

@@ -83,6 +83,12 @@ def availability() -> Availability:
     return Availability(build="", run=obstacle())
 
 
+def by_device() -> dict[str, Availability]:
+    """Every device but `native`: graphs can be made for all of them, and none is looked for here."""
+    here = obstacle() or "where that GPU is"
+    return {device: Availability(run=here) for device in (*JETSON, "smNN")}
+
+
 def remaining(target: TargetSpec) -> str:
     """What is left to do, on which machine, in one sentence."""
     number = capability(target.device)
