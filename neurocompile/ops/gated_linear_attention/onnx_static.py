@@ -44,10 +44,8 @@ def expand(emit: Emitter, node: ir.Node, shapes: list[tuple[int, ...]]) -> list[
     s, results = emit("Reshape", state, emit.integers(batch, key_heads, group, width, out)), []
     for begin in range(0, steps, BLOCK):
         end = min(begin + BLOCK, steps)
-        own = (
-            emit.slice(value, begin, end, axis) for value, axis in ((queries, 3), (keys, 4), (values, 3), (gates, 3))
-        )
-        s, result = _block(emit, s, *own, end - begin)
+        cuts = ((queries, 3), (keys, 4), (values, 3), (gates, 3))
+        s, result = _block(emit, end - begin, s, *(emit.slice(value, begin, end, axis) for value, axis in cuts))
         results.append(result)
     whole = emit("Concat", *results, axis=3) if len(results) > 1 else results[0]
     o = emit("Reshape", emit("Transpose", whole, perm=[0, 3, 1, 2, 4]), emit.integers(batch, steps, heads, out))
@@ -55,7 +53,7 @@ def expand(emit: Emitter, node: ir.Node, shapes: list[tuple[int, ...]]) -> list[
 
 
 def _block(
-    emit: Emitter, s: ir.Value, queries: ir.Value, keys: ir.Value, values: ir.Value, gates: ir.Value, size: int
+    emit: Emitter, size: int, s: ir.Value, queries: ir.Value, keys: ir.Value, values: ir.Value, gates: ir.Value
 ) -> tuple[ir.Value, ir.Value]:
     """The next state (B, K, H/K, D, E) and the results (B, K, H/K, size, E) of one block."""
     axis = emit.constant(np.array(3, np.int64))
