@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 
 from models.event2vec import Event2Vec, Event2VecConfig
 from neurocompile.capture import capture
+from neurocompile.lowering import lower
 from neurocompile.parity import prove
 from neurocompile.passes import run_passes
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu.compiler import zig_compiler
-from neurocompile.targets.cpu.devices import toolchain
+from neurocompile.targets.cpu import devices
+from neurocompile.targets.cpu.compiler import Compiler, zig_compiler
+from neurocompile.targets.cpu.devices import DEVICES, format_of, shape_of, toolchain
 from neurocompile.targets.cpu.emulation import EmulatedSession, find_emulator
 from runtime import machine
 from runtime.backends.native import NativeModel, NativeSession
@@ -91,6 +94,20 @@ class TestWindows:
         parity.require()
         step = parity.report["step"]
         print(f"cpu-{dtype}@{device} window: worst {step['worst_relative']:.1e}, bound {parity.report['bound']:.1e}")
+
+
+@pytest.mark.parametrize("crossing", ["ziglang", "aarch64-linux-gnu-gcc"])
+def test_dot_products_become_instructions(crossing, compiled, tmp_path):
+    """Under GCC too, which forgets its macros after some attributes."""
+    compiler = zig_compiler() if crossing == "ziglang" else Compiler((crossing,), crossing)
+    if compiler is None or not shutil.which(compiler.command[0]):
+        pytest.skip(f"{crossing} is not installed")
+    flags = devices._flags(DEVICES["jetson-orin"], "cortex-a78ae", compiler)
+    graphs, form = compiled("two_stages"), format_of("int8", compiler.macros(flags))
+    source, _ = cpu.generate(graphs.spec, lower(graphs), shape_of(compiler, flags, "int8"), form)
+    (tmp_path / "model.c").write_text(source)
+    compiler.run("-O2", "-g0", "-std=c17", "-S", *flags, str(tmp_path / "model.c"), "-o", str(tmp_path / "model.s"))
+    assert (tmp_path / "model.s").read_bytes().count(b"sdot\t") > 20
 
 
 class TestRefusals:

@@ -7,8 +7,11 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define NC_PLAIN __attribute__((noinline, target("arch=x86-64,no-avx,no-sse3,no-bmi,no-bmi2,no-lzcnt,no-movbe")))
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif defined(__aarch64__) && defined(__clang__)
 #define NC_PLAIN __attribute__((noinline, target("arch=armv8-a")))
+#elif defined(__GNUC__)
+/* After that attribute, GCC for aarch64 forgets its macros; and it has no use for newer instructions here. */
+#define NC_PLAIN __attribute__((noinline))
 #else
 #define NC_PLAIN
 #endif
