@@ -29,9 +29,10 @@ TEXTS = ("README.md", "neurocompile.service")
 SUMS = "SHA256SUMS"
 
 
-def wants_kit(target: TargetSpec) -> bool:
-    """Whether a target is exported as a kit: TensorRT on a Jetson."""
-    return target.backend == "trt" and target.device.startswith("jetson")
+def wants_kit(target: TargetSpec, output: Path | None) -> bool:
+    """Whether a target is exported as a kit: TensorRT on a Jetson, unless a bundle is asked for by its name."""
+    bundle = output is not None and output.suffix == ".neuro"
+    return target.backend == "trt" and target.device.startswith("jetson") and not bundle
 
 
 def export_kit(
@@ -149,8 +150,14 @@ def _recording(kit: Path, name: str) -> None:
 
 
 def _replace(kit: Path, output: Path) -> None:
+    """Puts the new kit where an old one may be, which is not lost whatever happens in between."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists():  # Known to be a kit.
-        aside = kit.parent / "old"
+    aside = kit.parent / "old"
+    if output.exists():
         os.rename(output, aside)
-    os.rename(kit, output)
+    try:
+        os.rename(kit, output)
+    except BaseException:
+        if aside.exists():
+            os.rename(aside, output)
+        raise

@@ -54,7 +54,7 @@ def export(
 
     sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
     with progress(quiet=as_json) as (step, announce):
-        maker = export_kit if wants_kit(find_target(target, tensorrt)) else export_model
+        maker = export_kit if wants_kit(find_target(target, tensorrt), output) else export_model
         result = maker(
             model,
             target,

@@ -13,6 +13,7 @@ import pytest
 
 import export.jetson as jetson
 from neurocompile.sequences import shipped_sequence
+from neurocompile.targets import find_target
 from neurocompile.targets.trt import rtx
 from runtime.bundle import TRACE, open_bundle
 from runtime.errors import UserError
@@ -126,6 +127,34 @@ def test_build_checks_the_sums_and_then_asks_for_the_device(kit, tmp_path):
     assert done.returncode != 0
     assert "runtime/engines.py: FAILED" in done.stdout
     assert "runtime.verify" not in done.stdout
+
+
+def test_a_kit_is_for_tensorrt_on_a_jetson():
+    wanted = {"trt-bf16@jetson-orin": True, "trt-bf16@sm87": False, "cpu-fp32@jetson-orin": False}
+    for text, kit in wanted.items():
+        assert jetson.wants_kit(find_target(text), None) is kit
+    assert jetson.wants_kit(find_target("trt-bf16@jetson-orin"), Path("X"))
+    assert not jetson.wants_kit(find_target("trt-bf16@jetson-orin"), Path("X.neuro"))
+
+
+def test_a_kit_that_cannot_be_put_in_place_leaves_the_old_one(kit, tmp_path, monkeypatch):
+    old = Path(shutil.copytree(kit, tmp_path / "old.kit"))
+    (old / "mark").write_text("old")
+    new = Path(shutil.copytree(kit, tmp_path / "work" / "kit"))
+    rename = os.rename
+
+    def failing(source, target):
+        if Path(source) == new:
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(jetson.os, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        jetson._replace(new, old)
+    assert (old / "mark").read_text() == "old"
+    monkeypatch.undo()
+    jetson._replace(new, old)
+    assert not (old / "mark").exists()
 
 
 def test_only_a_kit_is_replaced(checkpoint, tmp_path):
