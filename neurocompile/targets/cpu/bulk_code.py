@@ -43,12 +43,7 @@ def slotted(place: str, buffer: Buffer, slot: str) -> str:
 
 
 def bulk_clusters(spec: ProgramSpec, program: LoopProgram, form: Format) -> tuple[Cluster, ...]:
-    """The clusters that have a bulk form: those from the items down whose memory a thread's stack may hold.
-
-    Products in fours of bytes have none, as their sums take two registers each.
-    """
-    if form.sums != 1:
-        return ()
+    """The clusters that have a bulk form: those from the items down whose memory a thread's stack may hold."""
     found: list[Cluster] = []
     for cluster in find_clusters(spec, program):
         stages = [program.stages[stage.name] for stage in (*cluster.members, *cluster.tails)]

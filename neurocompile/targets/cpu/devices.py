@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from neurocompile.targets.cpu.compiler import INSTALL, Compiler, system_compiler, zig_compiler
-from neurocompile.targets.cpu.formats import FORMATS, QUADS, Format
+from neurocompile.targets.cpu.formats import EXCESS_QUADS, FORMATS, QUADS, Format
 from neurocompile.targets.cpu.product_code import Shape
 from runtime.errors import UserError
 
@@ -142,4 +142,6 @@ def shape_of(compiler: Compiler, flags: tuple[str, ...], dtype: str = "fp32") ->
 
 def format_of(dtype: str, macros: frozenset[str]) -> Format:
     """How numbers are kept in this precision on a processor with these instructions."""
-    return QUADS if dtype == "int8" and "__ARM_FEATURE_DOTPROD" in macros else FORMATS[dtype]
+    if dtype == "int8" and "__ARM_FEATURE_DOTPROD" in macros:
+        return QUADS
+    return EXCESS_QUADS if dtype == "int8" and "__AVX512VNNI__" in macros else FORMATS[dtype]

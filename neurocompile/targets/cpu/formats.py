@@ -6,8 +6,8 @@
            the weight. So it costs no instruction to unpack, and no precision.
     int8   two weights per 16 bits, one scale per output. The input is rounded to 16 bits for each product, with a scale
            of its own, and sums are exact in 32 bits; so only the weights lose precision. Processors with an
-           instruction for dot products of four bytes get four weights per 32 bits (`QUADS`); the input's upper and
-           lower byte are then summed apart, which gives the same numbers.
+           instruction for dot products of four bytes get four weights per 32 bits (`QUADS`, `EXCESS_QUADS`); the
+           input's upper and lower byte are then summed apart, which gives the same numbers.
 
 A panel holds its outputs' weights for input after input (pair after pair), so that a step is one contiguous load. Every
 piece of the input begins a new step.
@@ -36,6 +36,7 @@ class Format:
         words: (K, N) matrix of `group` inputs per step, N padded -> bytes of one panel's piece.
         sums: Sums per output.
         largest_input: What the largest input is rounded to, for whole numbers.
+        excess: Added to every 8-bit weight, for instructions that want one factor without sign.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Format:
     words: Callable[[np.ndarray], np.ndarray]
     sums: int = 1
     largest_input: int = LARGEST_INPUT
+    excess: int = 0
 
     def steps(self, pieces: Sequence[int]) -> int:
         """Steps of a product whose input comes in pieces of these lengths."""
@@ -107,6 +109,11 @@ def _byte_quads(block: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(block.reshape(-1, 4, block.shape[1]).transpose(0, 2, 1))
 
 
+def _excess_quads(block: np.ndarray) -> np.ndarray:
+    """(K, N) int8 -> (K/4, N, 4), each plus 128, as bytes without sign."""
+    return _byte_quads((block.astype(np.int16) + EXCESS).astype(np.uint8))
+
+
 FORMATS = {
     "fp32": Format("fp32", 1, 4, "float32", np.ascontiguousarray),
     "bf16": Format("bf16", 2, 4, "bf16", pair_words),
@@ -116,3 +123,7 @@ FORMATS = {
 # 127 * 256 + 127: the largest number whose two bytes are both in -127..127 after rounding to the nearest.
 QUADS = Format("int8", 4, 4, "bf16", _byte_quads, sums=2, largest_input=32639)
 """`int8` in fours."""
+
+EXCESS = 128
+EXCESS_QUADS = Format("int8", 4, 4, "bf16", _excess_quads, sums=2, largest_input=32639, excess=EXCESS)
+"""`int8` in fours for x86-64, whose dot products want one factor without sign; Σ x times the excess is taken off."""

@@ -88,11 +88,18 @@ def product_code(product: MatVec, memory: Memory, shape: Shape, form: Format) ->
             lines.append(f"    weights = nc_panel_{panel.width}(weights, {pointer}, {steps}, sum);")
         lines.append("    (void)weights;")
         for v in range(vectors):
-            result = f"sum[{v}]" if form.sums == 1 else f"(sum[{v}] + (sum[{vectors + v}] << 8))"
+            result = whole_sum(f"sum[{v}]", f"sum[{vectors + v}]", form)
             line = store_sum(product, panel, v, result, memory, shape, form)
             lines += [f"    {line}"] if line else []
         lines.append("}")
     return ["{", *(f"    {line}" for line in lines), "}"]
+
+
+def whole_sum(low: str, high: str, form: Format, tag: str = "") -> str:
+    """Σ x W of an output out of its sums; 8-bit products in fours sum the lower and the upper byte of x apart."""
+    if form.sums == 1:
+        return low
+    return f"({low} + ({high} << 8)" + (f" - excess{tag})" if form.excess else ")")
 
 
 def store_sum(
@@ -146,11 +153,16 @@ def product_inputs(
     lines.append(f"const float scale{tag} = size{tag} / {largest};")
     lines.append(f"const float inverse{tag} = size{tag} > 0 ? {largest} / size{tag} : 0;")
     whole = []
+    if form.excess:
+        lines.append(f"uint32_t total{tag} = 0;")
     for number, (pointer, length) in enumerate(pieces):
         lines.append(f"_Alignas(64) int32_t whole_{number}{tag}[{form.sums * -(-length // form.group)}];")
         function = "nc_whole_quads" if form.group == 4 else "nc_whole_numbers"
-        lines.append(f"{function}({pointer}, {length}, inverse{tag}, whole_{number}{tag});")
+        call = f"{function}({pointer}, {length}, inverse{tag}, whole_{number}{tag});"
+        lines.append(f"total{tag} += {call}" if form.excess else call)
         whole.append((f"whole_{number}{tag}", length))
+    if form.excess:
+        lines.append(f"const int32_t excess{tag} = (int32_t)({form.excess} * total{tag});")
     return lines, whole
 
 

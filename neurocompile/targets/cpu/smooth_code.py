@@ -11,7 +11,7 @@ from neurocompile.targets.cpu.formats import Format
 from neurocompile.targets.cpu.layout import Weights, identifier, panels
 from neurocompile.targets.cpu.memory import TYPES, Memory
 from neurocompile.targets.cpu.nest_code import nest_code
-from neurocompile.targets.cpu.product_code import Shape, product_inputs, store_sum, widths
+from neurocompile.targets.cpu.product_code import Shape, product_inputs, store_sum, whole_sum, widths
 from runtime.errors import InternalError
 
 PIECE = 8192
@@ -137,7 +137,7 @@ def _product(product: MatVec, name: str, memory: Memory, shape: Shape, form: For
             if number + 1 == len(runs):
                 lines += [f"{kind} sum[{form.sums * vectors}];", f"memcpy(sum, s->sum_{name}, sizeof sum);"]
                 for v in range(vectors):
-                    result = f"sum[{v}]" if form.sums == 1 else f"(sum[{v}] + (sum[{vectors + v}] << 8))"
+                    result = whole_sum(f"sum[{v}]", f"sum[{vectors + v}]", form)
                     stored = store_sum(product, panel, v, result, memory, shape, form)
                     lines += [stored] if stored else []
             cost = count * form.group * panel.width

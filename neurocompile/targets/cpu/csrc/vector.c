@@ -136,10 +136,12 @@ NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
 }
 #endif
 
-#if NC_LANES == 4
-/* Words of four bytes: their dot products, into 32-bit sums. */
+#if NC_LANES == 4 || (NC_LANES == 16 && defined(__AVX512VNNI__))
+/* Words of four bytes: their dot products, into 32-bit sums. On x86-64 the bytes of `a` have no sign. */
 NC_INLINE vi nc_dot_quads(vi sum, vi a, vi b) {
-#if defined(NC_NEON) && defined(__ARM_FEATURE_DOTPROD)
+#if NC_LANES == 16
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(NC_NEON) && defined(__ARM_FEATURE_DOTPROD)
     return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
 #else
     for (int shift = 24; shift >= 0; shift -= 8) sum += ((a << shift) >> 24) * ((b << shift) >> 24);
@@ -178,18 +180,25 @@ NC_ONCE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *p
     if (n % 2) out[n] = 0;
 }
 
-#if NC_LANES == 4
-/* n numbers times `factor`, rounded to 256 h + l: four l, then four h, and so on; what is missing to fours is 0. */
-NC_INLINE void nc_whole_quads(const float *x, size_t n, float factor, int32_t *quads) {
-    typedef int8_t v_quarter __attribute__((vector_size(4)));
-    for (size_t k = 0; k < n; k += 4, quads += 2) {
-        vf scaled = (nc_load_part(x + k, n - k < 4 ? n - k : 4) * factor + 0x1.8p23f) - 0x1.8p23f;
-        vi whole = __builtin_convertvector(scaled, vi);
-        vi low = (whole << 24) >> 24;
-        v_quarter l = __builtin_convertvector(low, v_quarter);
-        v_quarter h = __builtin_convertvector((whole - low) >> 8, v_quarter);
-        memcpy(quads, &l, 4);
-        memcpy(quads + 1, &h, 4);
+/* n numbers times `factor`, rounded to 256 h + l with signed bytes: four l, then four h, and so on; what is missing to
+ * fours is 0. Returns the sum of the rounded numbers. */
+NC_ONCE uint32_t nc_whole_quads(const float *x, size_t n, float factor, int32_t *quads) {
+    typedef int8_t v_quarter __attribute__((vector_size(NC_LANES)));
+    vi total = {0};
+    for (size_t k = 0; k < n; k += NC_LANES) {
+        const size_t count = n - k < NC_LANES ? n - k : NC_LANES;
+        const vf scaled = (nc_load_part(x + k, count) * factor + 0x1.8p23f) - 0x1.8p23f;
+        const vi whole = __builtin_convertvector(scaled, vi);
+        const vi low = (whole << 24) >> 24;
+        const v_quarter l = __builtin_convertvector(low, v_quarter);
+        const v_quarter h = __builtin_convertvector((whole - low) >> 8, v_quarter);
+        total += whole;
+        for (size_t quad = 0; 4 * quad < count; quad++, quads += 2) {
+            memcpy(quads, (const char *)&l + 4 * quad, 4);
+            memcpy(quads + 1, (const char *)&h + 4 * quad, 4);
+        }
     }
+    uint32_t sum = 0;
+    for (int lane = 0; lane < NC_LANES; lane++) sum += (uint32_t)total[lane];
+    return sum;
 }
-#endif
