@@ -28,7 +28,7 @@ class Event2VecFamily:
     """Opens Event2Vec, whoever trained it."""
 
     name = "event2vec"
-    signs = "tensors such as classifier.embed_net.embed.0.weight and classifier.tpe.conv.0.weight"
+    signs = "tensors such as classifier.tpe.conv.0.weight"
     takes = "window"
 
     def recognises(self, names: Collection[str]) -> bool:
