@@ -102,7 +102,7 @@ def _batch(
     """A function that runs a stage for `count` slots from `begin` on."""
     name = identifier(stage.name)
     lines = [f"static void nc_batch_{name}(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {{"]
-    lines += ["    (void)w;", "    (void)b;"]
+    lines += ["    (void)s;", "    (void)w;", "    (void)b;"]
     arrays = {local: identifier(local.name) for local in stage.locals}
     kept = {state: f"b->y_{identifier(state.name)}" for state in versions}
     for state in _kept(stage):
