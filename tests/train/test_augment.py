@@ -17,6 +17,7 @@ from train.augment.jitter_channel import jitter_channel
 from train.augment.jitter_pixel import jitter_pixel
 from train.augment.roll import roll
 from train.augment.rotate import rotate
+from train.augment.run import run
 from train.augment.scale import scale
 from train.augment.thin import thin
 from train.augment.time_crop import time_crop
@@ -272,6 +273,20 @@ def test_warp_elastic_has_the_stated_size():
     field = Warp(elastic=2.0, smoothness=4)._field(np.random.default_rng(0), 200, 200)
     assert field.std() == pytest.approx(2.0, rel=0.15)
     assert np.abs(np.diff(field, axis=2)).mean() < 0.6
+
+
+def test_a_run_keeps_neighbours_and_their_gaps():
+    before, begins = recording(0, 200), set()
+    for seed in range(60):
+        after = run(before, np.random.default_rng(seed), 20, 50)
+        assert 20 <= len(after) <= 50
+        found = [b for b in range(200) if rows(before[b : b + len(after)]) == rows(after)]
+        assert found
+        begins.add(found[0])
+    assert min(begins) < 20
+    assert max(begins) > 120
+    assert rows(run(before, np.random.default_rng(0), 300, 400)) == rows(before)
+    assert rows(run(before, np.random.default_rng(0), 0, 0)) == rows(before)
 
 
 @settings(max_examples=50)
