@@ -34,7 +34,8 @@ enum {
     NC_ERROR_TIME = -7,      /* an event goes back in time, or its time is impossible */
     NC_ERROR_TOKEN = -8,     /* an event has a token outside the vocabulary */
     NC_ERROR_SNAPSHOT = -9,  /* a snapshot is damaged or belongs to another program */
-    NC_ERROR_PROCESSOR = -10 /* the processor lacks instructions that the library was compiled for */
+    NC_ERROR_PROCESSOR = -10, /* the processor lacks instructions that the library was compiled for */
+    NC_ERROR_STILL = -11      /* all events of a window have the same time */
 };
 
 typedef struct nc_model nc_model;
@@ -47,6 +48,8 @@ typedef struct nc_info {
     uint32_t states;         /* number of state tensors */
     uint32_t first_readout;  /* items after which the readout rests on a complete group */
     uint32_t width, height;  /* of the sensor */
+    uint32_t bulk_items;     /* pushes of at least so many events share the reading of weights; 0: none do */
+    uint32_t delay_items;    /* items that an answer may lack, see `nc_settle`; 0: it lacks none */
     uint64_t session_bytes;  /* memory of one session */
     uint64_t snapshot_bytes; /* size of a snapshot */
     uint64_t weights_bytes;  /* size of model.weights */
@@ -94,10 +97,18 @@ NC_API int nc_session_place(const nc_model *model, double tick_us, void *memory,
 NC_API void nc_session_close(nc_session *session);
 NC_API int nc_reset(nc_session *session);
 
-/* Events: x column or channel, y row or ear, p polarity. Both return the number of items that became complete. */
+/* Events: x column or channel, y row or ear, p polarity. All return the number of items that became complete.
+ * `nc_push_many` puts firings off until several can share the reading of weights, and is up to date when it returns;
+ * `nc_push_singly` takes one event after the other. */
 NC_API int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p);
 NC_API int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
                             const uint8_t *p);
+NC_API int64_t nc_push_singly(nc_session *session, size_t count, const int64_t *t, const uint16_t *x,
+                              const uint16_t *y, const uint8_t *p);
+
+/* Exported with --smooth, a library spreads rare work over the events that follow, and an answer may lack what the last
+ * `delay_items` items would have brought. This does all work that is left; afterwards nothing is lacking. */
+NC_API int nc_settle(nc_session *session);
 
 /* The running answer, one number per class. `count` must be `classes`. */
 NC_API int nc_readout(nc_session *session, float *logits, size_t count);
@@ -107,12 +118,236 @@ NC_API int nc_get_state(const nc_session *session, uint32_t number, void *data, 
 NC_API int nc_set_state(nc_session *session, uint32_t number, const void *data, size_t size);
 NC_API int nc_get_position(const nc_session *session, nc_position *position, size_t size_of_position);
 NC_API int nc_set_position(nc_session *session, const nc_position *position, size_t size_of_position);
+/* Programs that answer for windows: part 0 are the newest events, oldest first, as many as a window at most; part 1 is the
+ * last complete window. Set the position first. */
+NC_API int nc_get_window(const nc_session *session, uint32_t part, int64_t *token, int64_t *time, size_t count);
+NC_API int nc_set_window(nc_session *session, uint32_t part, const int64_t *token, const int64_t *time, size_t count);
 NC_API int nc_snapshot(const nc_session *session, void *data, size_t size);
 NC_API int nc_restore(nc_session *session, const void *data, size_t size);
 
 #ifdef __cplusplus
 }
 #endif
+#endif
+
+/* Whether this processor has what the code below may use. These functions themselves use nothing but the architecture's
+ * base and call nothing that could be inlined, so that the question can be asked anywhere. `features.py` has the same
+ * list. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define NC_PLAIN __attribute__((noinline, target("arch=x86-64,no-avx,no-sse3,no-bmi,no-bmi2,no-lzcnt,no-movbe")))
+#elif defined(__aarch64__) && defined(__clang__)
+#define NC_PLAIN __attribute__((noinline, target("arch=armv8-a")))
+#elif defined(__GNUC__)
+/* After that attribute, GCC for aarch64 forgets its macros; and it has no use for newer instructions here. */
+#define NC_PLAIN __attribute__((noinline))
+#else
+#define NC_PLAIN
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+
+enum { NC_EAX, NC_EBX, NC_ECX, NC_EDX };
+
+/* A bit of a register that cpuid leaves behind, and the register states that the system must save for it. */
+typedef struct {
+    uint32_t leaf, part;
+    uint8_t where, bit, saved;
+} nc_feature;
+
+enum { NC_AVX = 0x06, NC_AVX512 = 0xe6 };
+
+static const nc_feature nc_needs[] = {
+    {0, 0, NC_EAX, 0, 0}, /* Never empty. */
+#ifdef __SSE3__
+    {1, 0, NC_ECX, 0, 0},
+#endif
+#ifdef __SSSE3__
+    {1, 0, NC_ECX, 9, 0},
+#endif
+#ifdef __SSE4_1__
+    {1, 0, NC_ECX, 19, 0},
+#endif
+#ifdef __SSE4_2__
+    {1, 0, NC_ECX, 20, 0},
+#endif
+#ifdef __MOVBE__
+    {1, 0, NC_ECX, 22, 0},
+#endif
+#ifdef __POPCNT__
+    {1, 0, NC_ECX, 23, 0},
+#endif
+#ifdef __AVX__
+    {1, 0, NC_ECX, 28, NC_AVX},
+#endif
+#ifdef __F16C__
+    {1, 0, NC_ECX, 29, NC_AVX},
+#endif
+#ifdef __FMA__
+    {1, 0, NC_ECX, 12, NC_AVX},
+#endif
+#ifdef __LZCNT__
+    {0x80000001, 0, NC_ECX, 5, 0},
+#endif
+#ifdef __XOP__
+    {0x80000001, 0, NC_ECX, 11, NC_AVX},
+#endif
+#ifdef __FMA4__
+    {0x80000001, 0, NC_ECX, 16, NC_AVX},
+#endif
+#ifdef __TBM__
+    {0x80000001, 0, NC_ECX, 21, 0},
+#endif
+#ifdef __BMI__
+    {7, 0, NC_EBX, 3, 0},
+#endif
+#ifdef __AVX2__
+    {7, 0, NC_EBX, 5, NC_AVX},
+#endif
+#ifdef __BMI2__
+    {7, 0, NC_EBX, 8, 0},
+#endif
+#ifdef __AVX512F__
+    {7, 0, NC_EBX, 16, NC_AVX512},
+#endif
+#ifdef __AVX512DQ__
+    {7, 0, NC_EBX, 17, NC_AVX512},
+#endif
+#ifdef __AVX512IFMA__
+    {7, 0, NC_EBX, 21, NC_AVX512},
+#endif
+#ifdef __AVX512CD__
+    {7, 0, NC_EBX, 28, NC_AVX512},
+#endif
+#ifdef __AVX512BW__
+    {7, 0, NC_EBX, 30, NC_AVX512},
+#endif
+#ifdef __AVX512VL__
+    {7, 0, NC_EBX, 31, NC_AVX512},
+#endif
+#ifdef __AVX512VBMI__
+    {7, 0, NC_ECX, 1, NC_AVX512},
+#endif
+#ifdef __AVX512VBMI2__
+    {7, 0, NC_ECX, 6, NC_AVX512},
+#endif
+#ifdef __GFNI__
+    {7, 0, NC_ECX, 8, 0},
+#endif
+#ifdef __AVX512VNNI__
+    {7, 0, NC_ECX, 11, NC_AVX512},
+#endif
+#ifdef __AVX512BITALG__
+    {7, 0, NC_ECX, 12, NC_AVX512},
+#endif
+#ifdef __AVX512VPOPCNTDQ__
+    {7, 0, NC_ECX, 14, NC_AVX512},
+#endif
+#ifdef __AVX512FP16__
+    {7, 0, NC_EDX, 23, NC_AVX512},
+#endif
+#ifdef __AVXVNNI__
+    {7, 1, NC_EAX, 4, NC_AVX},
+#endif
+#ifdef __AVX512BF16__
+    {7, 1, NC_EAX, 5, NC_AVX512},
+#endif
+};
+
+/* The register states that the system saves. */
+NC_PLAIN static uint32_t nc_saved(void) {
+    uint32_t a, b, c, d;
+    __cpuid(1, a, b, c, d);
+    if (!(c >> 27 & 1)) return 0;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a;
+}
+
+NC_PLAIN static int nc_processor_fits(void) {
+    const uint32_t saved = nc_saved();
+    for (size_t k = 1; k < sizeof nc_needs / sizeof *nc_needs; k++) {
+        uint32_t found[4];
+        __cpuid(nc_needs[k].leaf & 0x80000000, found[0], found[1], found[2], found[3]);
+        if (found[0] < nc_needs[k].leaf) return 0;
+        __cpuid_count(nc_needs[k].leaf, nc_needs[k].part, found[0], found[1], found[2], found[3]);
+        if (!(found[nc_needs[k].where] >> nc_needs[k].bit & 1)) return 0;
+        if ((saved & nc_needs[k].saved) != nc_needs[k].saved) return 0;
+    }
+    return 1;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+/* Bits of AT_HWCAP (0 to 31) and AT_HWCAP2 (32 and up), as the kernel numbers them. */
+static const uint64_t nc_needs = (uint64_t)1 << 1 /* ASIMD */
+#ifdef __ARM_FEATURE_CRC32
+                                 | (uint64_t)1 << 7
+#endif
+#ifdef __ARM_FEATURE_ATOMICS
+                                 | (uint64_t)1 << 8
+#endif
+#ifdef __ARM_FEATURE_FP16_SCALAR_ARITHMETIC
+                                 | (uint64_t)1 << 9
+#endif
+#ifdef __ARM_FEATURE_FP16_VECTOR_ARITHMETIC
+                                 | (uint64_t)1 << 10
+#endif
+#ifdef __ARM_FEATURE_QRDMX
+                                 | (uint64_t)1 << 12
+#endif
+#ifdef __ARM_FEATURE_JCVT
+                                 | (uint64_t)1 << 13
+#endif
+#ifdef __ARM_FEATURE_COMPLEX
+                                 | (uint64_t)1 << 14
+#endif
+#ifdef __ARM_FEATURE_RCPC
+                                 | (uint64_t)1 << 15
+#endif
+#ifdef __ARM_FEATURE_DOTPROD
+                                 | (uint64_t)1 << 20
+#endif
+#ifdef __ARM_FEATURE_SVE
+                                 | (uint64_t)1 << 22
+#endif
+#ifdef __ARM_FEATURE_FP16_FML
+                                 | (uint64_t)1 << 23
+#endif
+#ifdef __ARM_FEATURE_SVE2
+                                 | (uint64_t)1 << (32 + 1)
+#endif
+#ifdef __ARM_FEATURE_SVE2_BITPERM
+                                 | (uint64_t)1 << (32 + 4)
+#endif
+#ifdef __ARM_FEATURE_FRINT
+                                 | (uint64_t)1 << (32 + 8)
+#endif
+#ifdef __ARM_FEATURE_SVE_MATMUL_INT8
+                                 | (uint64_t)1 << (32 + 9)
+#endif
+#ifdef __ARM_FEATURE_SVE_BF16
+                                 | (uint64_t)1 << (32 + 12)
+#endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+                                 | (uint64_t)1 << (32 + 13)
+#endif
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+                                 | (uint64_t)1 << (32 + 14)
+#endif
+    ;
+
+NC_PLAIN static int nc_processor_fits(void) {
+    const uint64_t found = (getauxval(AT_HWCAP) & 0xffffffff) | getauxval(AT_HWCAP2) << 32;
+    return (found & nc_needs) == nc_needs;
+}
+
+#else
+static int nc_processor_fits(void) { return 1; }
 #endif
 
 /* Vectors of NC_LANES floats: the widest that the target has, unless the code was generated for a given number. */
@@ -129,7 +364,16 @@ NC_API int nc_restore(nc_session *session, const void *data, size_t size);
 #define NC_LANES 4
 #endif
 
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON) && NC_LANES == 4
+#include <arm_neon.h>
+#define NC_NEON 1
+#endif
+
 #define NC_INLINE static inline __attribute__((always_inline, unused))
+/* Called often, but for so many numbers that the call is no matter. */
+#define NC_ONCE static __attribute__((noinline, unused))
 #define NC_RARE static __attribute__((noinline, cold, unused))
 
 typedef float vf __attribute__((vector_size(4 * NC_LANES)));
@@ -167,6 +411,9 @@ NC_INLINE vf nc_sqrt(vf x) {
     return y;
 }
 NC_INLINE int nc_any(vi mask) {
+#if defined(NC_NEON)
+    return vmaxvq_u32((uint32x4_t)mask) != 0;
+#endif
     int any = 0;
     for (int lane = 0; lane < NC_LANES; lane++) any |= mask[lane];
     return any;
@@ -203,9 +450,6 @@ NC_INLINE vi nc_load_words(const unsigned char *p) {
 
 /* Products with 8-bit weights: pairs of them, widened to 16 bits, times pairs of 16-bit inputs, into 32-bit sums. */
 NC_INLINE vi nc_splat_int(int32_t x) { return x - (vi){0}; }
-#if defined(__SSE4_1__)
-#include <immintrin.h>
-#endif
 #if defined(__AVX512BW__) && NC_LANES == 16
 NC_INLINE vi nc_load_bytes(const unsigned char *p) {
     return (vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
@@ -225,6 +469,12 @@ NC_INLINE vi nc_load_bytes(const unsigned char *p) {
     return (vi)_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p));
 }
 NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) { return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+#elif defined(NC_NEON)
+NC_INLINE vi nc_load_bytes(const unsigned char *p) { return (vi)vmovl_s8(vld1_s8((const int8_t *)p)); }
+NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
+    int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;
+    return sum + (vi)vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+}
 #else
 typedef int8_t v_bytes __attribute__((vector_size(2 * NC_LANES)));
 typedef int16_t v_pairs __attribute__((vector_size(4 * NC_LANES)));
@@ -238,8 +488,22 @@ NC_INLINE vi nc_dot_pairs(vi sum, vi a, vi b) {
 }
 #endif
 
+#if NC_LANES == 4 || (NC_LANES == 16 && defined(__AVX512VNNI__))
+/* Words of four bytes: their dot products, into 32-bit sums. On x86-64 the bytes of `a` have no sign. */
+NC_INLINE vi nc_dot_quads(vi sum, vi a, vi b) {
+#if NC_LANES == 16
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(NC_NEON) && defined(__ARM_FEATURE_DOTPROD)
+    return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
+#else
+    for (int shift = 24; shift >= 0; shift -= 8) sum += ((a << shift) >> 24) * ((b << shift) >> 24);
+    return sum;
+#endif
+}
+#endif
+
 /* The largest size of n numbers and of `size`, by their bits, which are ordered as whole numbers; NaN is above all. */
-NC_INLINE float nc_largest(const float *x, size_t n, float size) {
+NC_ONCE float nc_largest(const float *x, size_t n, float size) {
     vi largest = (vi)nc_splat(size);
     for (size_t k = 0; k < n; k += NC_LANES) {
         vi bits = (vi)nc_abs(nc_load_part(x + k, n - k < NC_LANES ? n - k : NC_LANES));
@@ -256,7 +520,7 @@ NC_INLINE float nc_largest(const float *x, size_t n, float size) {
 }
 
 /* n numbers times `factor`, rounded to 16 bits, in pairs; an odd one out is paired with 0. */
-NC_INLINE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *pairs) {
+NC_ONCE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t *pairs) {
     typedef int16_t v_short __attribute__((vector_size(2 * NC_LANES)));
     int16_t *out = (int16_t *)pairs;
     for (size_t k = 0; k < n; k += NC_LANES) {
@@ -266,6 +530,29 @@ NC_INLINE void nc_whole_numbers(const float *x, size_t n, float factor, int32_t 
         memcpy(out + k, &rounded, 2 * count);
     }
     if (n % 2) out[n] = 0;
+}
+
+/* n numbers times `factor`, rounded to 256 h + l with signed bytes: four l, then four h, and so on; what is missing to
+ * fours is 0. Returns the sum of the rounded numbers. */
+NC_ONCE uint32_t nc_whole_quads(const float *x, size_t n, float factor, int32_t *quads) {
+    typedef int8_t v_quarter __attribute__((vector_size(NC_LANES)));
+    vi total = {0};
+    for (size_t k = 0; k < n; k += NC_LANES) {
+        const size_t count = n - k < NC_LANES ? n - k : NC_LANES;
+        const vf scaled = (nc_load_part(x + k, count) * factor + 0x1.8p23f) - 0x1.8p23f;
+        const vi whole = __builtin_convertvector(scaled, vi);
+        const vi low = (whole << 24) >> 24;
+        const v_quarter l = __builtin_convertvector(low, v_quarter);
+        const v_quarter h = __builtin_convertvector((whole - low) >> 8, v_quarter);
+        total += whole;
+        for (size_t quad = 0; 4 * quad < count; quad++, quads += 2) {
+            memcpy(quads, (const char *)&l + 4 * quad, 4);
+            memcpy(quads + 1, (const char *)&h + 4 * quad, 4);
+        }
+    }
+    uint32_t sum = 0;
+    for (int lane = 0; lane < NC_LANES; lane++) sum += (uint32_t)total[lane];
+    return sum;
 }
 
 /* Elementary functions on vectors. Largest errors over all of float32, in units in the last place of the result:
@@ -358,12 +645,12 @@ NC_INLINE vf nc_tanh(vf x) {
     return (vf)((vi)result | ((vi)x & (int32_t)0x80000000));
 }
 
-/* Rare in stream programs: libm, lane by lane. */
-NC_RARE vf nc_log(vf x) {
+/* libm, lane by lane. Not cold: what calls a cold function is not optimised either. */
+static __attribute__((noinline, unused)) vf nc_log(vf x) {
     for (int lane = 0; lane < NC_LANES; lane++) x[lane] = logf(x[lane]);
     return x;
 }
-NC_RARE vf nc_erf(vf x) {
+static __attribute__((noinline, unused)) vf nc_erf(vf x) {
     for (int lane = 0; lane < NC_LANES; lane++) x[lane] = erff(x[lane]);
     return x;
 }
@@ -372,14 +659,45 @@ NC_INLINE vf nc_floor(vf x) {
     return x;
 }
 
-static const unsigned char nc_program_id[32] = {206, 78, 22, 106, 237, 216, 138, 42, 241, 119, 69, 181, 148, 70, 0, 164, 228, 243, 155, 71, 169, 117, 83, 239, 133, 142, 10, 85, 207, 126, 126, 51};
+/* The larger of two; b where one is NaN. */
+NC_INLINE vf nc_larger(vf a, vf b) {
+#if defined(__AVX512F__) && NC_LANES == 16
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__) && NC_LANES == 8
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE4_1__) && NC_LANES == 4
+    return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(NC_NEON)
+    return (vf)vmaxq_f32((float32x4_t)b, (float32x4_t)a);
+#else
+    return nc_select(a > b, a, b);
+#endif
+}
+
+/* 2^x for x <= 0, relative error 2^-22.5; 0 below -126, NaN for NaN. */
+NC_INLINE vf nc_power(vf x) {
+    vf bounded = nc_larger(nc_splat(-126.0f), x);
+    vf shifted = bounded + 0x1.8p23f;
+    vf r = bounded - (shifted - 0x1.8p23f);
+    vf p = nc_splat(0x1.5bba0ep-10f);
+    p = p * r + 0x1.3cea88p-7f;
+    p = p * r + 0x1.c6b752p-5f;
+    p = p * r + 0x1.ebf9bcp-3f;
+    p = p * r + 0x1.62e42ap-1f;
+    p = p * r + 1.0f;
+    vi power = (vi)p + ((vi)shifted << 23);
+    return (vf)(power & ~(x < -126.0f));
+}
+
+static const unsigned char nc_program_id[32] = {147, 73, 105, 140, 249, 220, 195, 82, 105, 85, 180, 249, 178, 44, 57, 50, 39, 143, 46, 46, 201, 91, 81, 123, 254, 129, 72, 26, 246, 194, 160, 101};
 _Static_assert(NC_LANES == 8, "compile for the processor that the code was generated for");
 
+#define NC_DELAY_ITEMS 0
 #define NC_RULE 2
-#define NC_WIDTH 34
-#define NC_HEIGHT 34
 #define NC_VOCABULARY 2312
 #define NC_GAP_AFTER 0
+#define NC_WIDTH 34
+#define NC_HEIGHT 34
 #define NC_CLASSES 10
 #define NC_STATES 18
 #define NC_LABELS 10
@@ -576,6 +894,7 @@ NC_INLINE const unsigned char *nc_panel_64(
     return w;
 }
 
+#define NC_SCRATCH 0
 static void nc_stage_stage0_item(nc_stream *s, const unsigned char *w) {
     (void)w;
     {
@@ -583,24 +902,24 @@ static void nc_stage_stage0_item(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
             const vf v1 = nc_load(((const float *)(w + 64)) + i);
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load(((const float *)(w + 192)) + i);
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load(((const float *)(w + 192)) + i);
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load(s->x_stage0_layer0_x_re + i);
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load(s->x_stage0_layer0_x_re + i);
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load(s->x_stage0_layer0_x_im + i);
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load(((const float *)(w + 129792)) + 96 + s->position.token * 160 + i);
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load(((const float *)(w + 129792)) + 128 + s->position.token * 160 + i);
             const vf v21 = v19 + v20;
@@ -611,24 +930,24 @@ static void nc_stage_stage0_item(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
             const vf v1 = nc_load_part(((const float *)(w + 64)) + i, (32 % NC_LANES));
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load_part(((const float *)(w + 192)) + i, (32 % NC_LANES));
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load_part(((const float *)(w + 192)) + i, (32 % NC_LANES));
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load_part(s->x_stage0_layer0_x_re + i, (32 % NC_LANES));
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load_part(s->x_stage0_layer0_x_re + i, (32 % NC_LANES));
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load_part(s->x_stage0_layer0_x_im + i, (32 % NC_LANES));
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load_part(((const float *)(w + 129792)) + 96 + s->position.token * 160 + i, (32 % NC_LANES));
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load_part(((const float *)(w + 129792)) + 128 + s->position.token * 160 + i, (32 % NC_LANES));
             const vf v21 = v19 + v20;
@@ -703,16 +1022,16 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
     _Alignas(64) float b52[48];
     _Alignas(64) float b53[48];
     {
-        const float v1 = 0x1.0000000000000p+3f;
+        const float v3 = 0x1.0000000000000p+3f;
         const float v8 = 0x1.2444f20000000p-4f;
         const float v10 = 0x1.9884540000000p+0f;
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(s->x_stage0_pool_u + i);
-            const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load(((const float *)(w + 12608)) + i);
-            const vf v4 = v3 * v2;
-            const vf v5 = nc_load(s->x_stage0_y + i);
-            const vf v6 = v5 + v4;
+            const vf v0 = nc_load(s->x_stage0_y + i);
+            const vf v1 = nc_load(((const float *)(w + 12608)) + i);
+            const vf v2 = nc_load(s->x_stage0_pool_u + i);
+            const vf v4 = v2 / nc_splat(v3);
+            const vf v5 = v1 * v4;
+            const vf v6 = v0 + v5;
             const vf v7 = v6 * v6;
             const vf v9 = v7 * nc_splat(v8);
             const vf v11 = v9 + nc_splat(v10);
@@ -724,12 +1043,12 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(s->x_stage0_pool_u + i, (48 % NC_LANES));
-            const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load_part(((const float *)(w + 12608)) + i, (48 % NC_LANES));
-            const vf v4 = v3 * v2;
-            const vf v5 = nc_load_part(s->x_stage0_y + i, (48 % NC_LANES));
-            const vf v6 = v5 + v4;
+            const vf v0 = nc_load_part(s->x_stage0_y + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(((const float *)(w + 12608)) + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(s->x_stage0_pool_u + i, (48 % NC_LANES));
+            const vf v4 = v2 / nc_splat(v3);
+            const vf v5 = v1 * v4;
+            const vf v6 = v0 + v5;
             const vf v7 = v6 * v6;
             const vf v9 = v7 * nc_splat(v8);
             const vf v11 = v9 + nc_splat(v10);
@@ -767,12 +1086,12 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
             const vf v0 = nc_load(s->x_stage0_pool_e + i);
             const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load(b10 + i);
-            const vf v4 = nc_load(((const float *)(w + 22016)) + i);
-            const vf v5 = v3 + v4;
-            const vf v6 = nc_sigmoid(v5);
-            const vf v7 = nc_load(b3 + i);
-            const vf v8 = v7 * v6;
+            const vf v3 = nc_load(b3 + i);
+            const vf v4 = nc_load(b10 + i);
+            const vf v5 = nc_load(((const float *)(w + 22016)) + i);
+            const vf v6 = v4 + v5;
+            const vf v7 = nc_sigmoid(v6);
+            const vf v8 = v3 * v7;
             const vf v9 = v2 + v8;
             nc_store(b14 + i, v9);
             fold_0 = fold_0 + v9;
@@ -781,12 +1100,12 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
             const vf v0 = nc_load_part(s->x_stage0_pool_e + i, (48 % NC_LANES));
             const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load_part(b10 + i, (48 % NC_LANES));
-            const vf v4 = nc_load_part(((const float *)(w + 22016)) + i, (48 % NC_LANES));
-            const vf v5 = v3 + v4;
-            const vf v6 = nc_sigmoid(v5);
-            const vf v7 = nc_load_part(b3 + i, (48 % NC_LANES));
-            const vf v8 = v7 * v6;
+            const vf v3 = nc_load_part(b3 + i, (48 % NC_LANES));
+            const vf v4 = nc_load_part(b10 + i, (48 % NC_LANES));
+            const vf v5 = nc_load_part(((const float *)(w + 22016)) + i, (48 % NC_LANES));
+            const vf v6 = v4 + v5;
+            const vf v7 = nc_sigmoid(v6);
+            const vf v8 = v3 * v7;
             const vf v9 = v2 + v8;
             nc_store_part(b14 + i, v9, (48 % NC_LANES));
             for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v9[lane];
@@ -871,24 +1190,24 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
             const vf v1 = nc_load(((const float *)(w + 34880)) + i);
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load(((const float *)(w + 35008)) + i);
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load(((const float *)(w + 35008)) + i);
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load(s->x_stage0_layer1_x_re + i);
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load(s->x_stage0_layer1_x_re + i);
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load(s->x_stage0_layer1_x_im + i);
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load(b35 + i);
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load(b35 + 32 + i);
             const vf v21 = v19 + v20;
@@ -899,24 +1218,24 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
             const vf v1 = nc_load_part(((const float *)(w + 34880)) + i, (32 % NC_LANES));
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load_part(((const float *)(w + 35008)) + i, (32 % NC_LANES));
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load_part(((const float *)(w + 35008)) + i, (32 % NC_LANES));
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load_part(s->x_stage0_layer1_x_re + i, (32 % NC_LANES));
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load_part(s->x_stage0_layer1_x_re + i, (32 % NC_LANES));
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load_part(s->x_stage0_layer1_x_im + i, (32 % NC_LANES));
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load_part(b35 + i, (32 % NC_LANES));
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load_part(b35 + 32 + i, (32 % NC_LANES));
             const vf v21 = v19 + v20;
@@ -943,11 +1262,11 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
         const float v6 = 0x1.2444f20000000p-4f;
         const float v8 = 0x1.9884540000000p+0f;
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(((const float *)(w + 47424)) + i);
-            const vf v1 = nc_load(b27 + i);
-            const vf v2 = v0 * v1;
-            const vf v3 = nc_load(b44 + i);
-            const vf v4 = v3 + v2;
+            const vf v0 = nc_load(b44 + i);
+            const vf v1 = nc_load(((const float *)(w + 47424)) + i);
+            const vf v2 = nc_load(b27 + i);
+            const vf v3 = v1 * v2;
+            const vf v4 = v0 + v3;
             const vf v5 = v4 * v4;
             const vf v7 = v5 * nc_splat(v6);
             const vf v9 = v7 + nc_splat(v8);
@@ -959,11 +1278,11 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(((const float *)(w + 47424)) + i, (48 % NC_LANES));
-            const vf v1 = nc_load_part(b27 + i, (48 % NC_LANES));
-            const vf v2 = v0 * v1;
-            const vf v3 = nc_load_part(b44 + i, (48 % NC_LANES));
-            const vf v4 = v3 + v2;
+            const vf v0 = nc_load_part(b44 + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(((const float *)(w + 47424)) + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(b27 + i, (48 % NC_LANES));
+            const vf v3 = v1 * v2;
+            const vf v4 = v0 + v3;
             const vf v5 = v4 * v4;
             const vf v7 = v5 * nc_splat(v6);
             const vf v9 = v7 + nc_splat(v8);
@@ -990,26 +1309,26 @@ static void nc_stage_stage0_group(nc_stream *s, const unsigned char *w) {
     }
     {
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(b53 + i);
-            const vf v1 = nc_load(((const float *)(w + 56832)) + i);
-            const vf v2 = v0 + v1;
-            const vf v3 = nc_sigmoid(v2);
-            const vf v4 = nc_load(b46 + i);
-            const vf v5 = v4 * v3;
-            const vf v6 = nc_load(b14 + i);
-            const vf v7 = v6 + v5;
+            const vf v0 = nc_load(b14 + i);
+            const vf v1 = nc_load(b46 + i);
+            const vf v2 = nc_load(b53 + i);
+            const vf v3 = nc_load(((const float *)(w + 56832)) + i);
+            const vf v4 = v2 + v3;
+            const vf v5 = nc_sigmoid(v4);
+            const vf v6 = v1 * v5;
+            const vf v7 = v0 + v6;
             nc_store(s->v_stage0_z + i, v7);
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(b53 + i, (48 % NC_LANES));
-            const vf v1 = nc_load_part(((const float *)(w + 56832)) + i, (48 % NC_LANES));
-            const vf v2 = v0 + v1;
-            const vf v3 = nc_sigmoid(v2);
-            const vf v4 = nc_load_part(b46 + i, (48 % NC_LANES));
-            const vf v5 = v4 * v3;
-            const vf v6 = nc_load_part(b14 + i, (48 % NC_LANES));
-            const vf v7 = v6 + v5;
+            const vf v0 = nc_load_part(b14 + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(b46 + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(b53 + i, (48 % NC_LANES));
+            const vf v3 = nc_load_part(((const float *)(w + 56832)) + i, (48 % NC_LANES));
+            const vf v4 = v2 + v3;
+            const vf v5 = nc_sigmoid(v4);
+            const vf v6 = v1 * v5;
+            const vf v7 = v0 + v6;
             nc_store_part(s->v_stage0_z + i, v7, (48 % NC_LANES));
         }
     }
@@ -1133,24 +1452,24 @@ static void nc_stage_stage1_item(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
             const vf v1 = nc_load(((const float *)(w + 69696)) + i);
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load(((const float *)(w + 69824)) + i);
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load(((const float *)(w + 69824)) + i);
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load(s->x_stage1_layer0_x_re + i);
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load(s->x_stage1_layer0_x_re + i);
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load(s->x_stage1_layer0_x_im + i);
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load(b20 + i);
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load(b20 + 32 + i);
             const vf v21 = v19 + v20;
@@ -1161,24 +1480,24 @@ static void nc_stage_stage1_item(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
             const vf v1 = nc_load_part(((const float *)(w + 69696)) + i, (32 % NC_LANES));
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load_part(((const float *)(w + 69824)) + i, (32 % NC_LANES));
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load_part(((const float *)(w + 69824)) + i, (32 % NC_LANES));
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load_part(s->x_stage1_layer0_x_re + i, (32 % NC_LANES));
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load_part(s->x_stage1_layer0_x_re + i, (32 % NC_LANES));
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load_part(s->x_stage1_layer0_x_im + i, (32 % NC_LANES));
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load_part(b20 + i, (32 % NC_LANES));
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load_part(b20 + 32 + i, (32 % NC_LANES));
             const vf v21 = v19 + v20;
@@ -1222,16 +1541,16 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
     _Alignas(64) float b52[48];
     _Alignas(64) float b53[48];
     {
-        const float v1 = 0x1.0000000000000p+3f;
+        const float v3 = 0x1.0000000000000p+3f;
         const float v8 = 0x1.2444f20000000p-4f;
         const float v10 = 0x1.9884540000000p+0f;
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(s->x_stage1_pool_u + i);
-            const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load(((const float *)(w + 82240)) + i);
-            const vf v4 = v3 * v2;
-            const vf v5 = nc_load(s->x_stage1_y + i);
-            const vf v6 = v5 + v4;
+            const vf v0 = nc_load(s->x_stage1_y + i);
+            const vf v1 = nc_load(((const float *)(w + 82240)) + i);
+            const vf v2 = nc_load(s->x_stage1_pool_u + i);
+            const vf v4 = v2 / nc_splat(v3);
+            const vf v5 = v1 * v4;
+            const vf v6 = v0 + v5;
             const vf v7 = v6 * v6;
             const vf v9 = v7 * nc_splat(v8);
             const vf v11 = v9 + nc_splat(v10);
@@ -1243,12 +1562,12 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(s->x_stage1_pool_u + i, (48 % NC_LANES));
-            const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load_part(((const float *)(w + 82240)) + i, (48 % NC_LANES));
-            const vf v4 = v3 * v2;
-            const vf v5 = nc_load_part(s->x_stage1_y + i, (48 % NC_LANES));
-            const vf v6 = v5 + v4;
+            const vf v0 = nc_load_part(s->x_stage1_y + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(((const float *)(w + 82240)) + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(s->x_stage1_pool_u + i, (48 % NC_LANES));
+            const vf v4 = v2 / nc_splat(v3);
+            const vf v5 = v1 * v4;
+            const vf v6 = v0 + v5;
             const vf v7 = v6 * v6;
             const vf v9 = v7 * nc_splat(v8);
             const vf v11 = v9 + nc_splat(v10);
@@ -1286,12 +1605,12 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
             const vf v0 = nc_load(s->x_stage1_pool_e + i);
             const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load(b10 + i);
-            const vf v4 = nc_load(((const float *)(w + 91648)) + i);
-            const vf v5 = v3 + v4;
-            const vf v6 = nc_sigmoid(v5);
-            const vf v7 = nc_load(b3 + i);
-            const vf v8 = v7 * v6;
+            const vf v3 = nc_load(b3 + i);
+            const vf v4 = nc_load(b10 + i);
+            const vf v5 = nc_load(((const float *)(w + 91648)) + i);
+            const vf v6 = v4 + v5;
+            const vf v7 = nc_sigmoid(v6);
+            const vf v8 = v3 * v7;
             const vf v9 = v2 + v8;
             nc_store(b14 + i, v9);
             fold_0 = fold_0 + v9;
@@ -1300,12 +1619,12 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
             const vf v0 = nc_load_part(s->x_stage1_pool_e + i, (48 % NC_LANES));
             const vf v2 = v0 / nc_splat(v1);
-            const vf v3 = nc_load_part(b10 + i, (48 % NC_LANES));
-            const vf v4 = nc_load_part(((const float *)(w + 91648)) + i, (48 % NC_LANES));
-            const vf v5 = v3 + v4;
-            const vf v6 = nc_sigmoid(v5);
-            const vf v7 = nc_load_part(b3 + i, (48 % NC_LANES));
-            const vf v8 = v7 * v6;
+            const vf v3 = nc_load_part(b3 + i, (48 % NC_LANES));
+            const vf v4 = nc_load_part(b10 + i, (48 % NC_LANES));
+            const vf v5 = nc_load_part(((const float *)(w + 91648)) + i, (48 % NC_LANES));
+            const vf v6 = v4 + v5;
+            const vf v7 = nc_sigmoid(v6);
+            const vf v8 = v3 * v7;
             const vf v9 = v2 + v8;
             nc_store_part(b14 + i, v9, (48 % NC_LANES));
             for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v9[lane];
@@ -1390,24 +1709,24 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
         for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
             const vf v1 = nc_load(((const float *)(w + 104512)) + i);
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load(((const float *)(w + 104640)) + i);
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load(((const float *)(w + 104640)) + i);
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load(s->x_stage1_layer1_x_re + i);
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load(s->x_stage1_layer1_x_re + i);
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load(s->x_stage1_layer1_x_im + i);
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load(b35 + i);
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load(b35 + 32 + i);
             const vf v21 = v19 + v20;
@@ -1418,24 +1737,24 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
             const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
             const vf v1 = nc_load_part(((const float *)(w + 104512)) + i, (32 % NC_LANES));
             const vf v2 = nc_splat(v0) * v1;
-            const vf v3 = nc_load_part(((const float *)(w + 104640)) + i, (32 % NC_LANES));
-            const vf v4 = nc_splat(v0) * v3;
-            const vf v5 = nc_exp(v2);
+            const vf v3 = nc_exp(v2);
+            const vf v4 = nc_load_part(((const float *)(w + 104640)) + i, (32 % NC_LANES));
+            const vf v5 = nc_splat(v0) * v4;
             vf sin_v6, cos_v6;
-            nc_sincos(v4, &sin_v6, &cos_v6);
+            nc_sincos(v5, &sin_v6, &cos_v6);
             const vf v6 = cos_v6;
-            const vf v7 = v5 * v6;
-            const vf v8 = sin_v6;
-            const vf v9 = v5 * v8;
-            const vf v10 = nc_load_part(s->x_stage1_layer1_x_re + i, (32 % NC_LANES));
-            const vf v11 = v7 * v10;
+            const vf v7 = v3 * v6;
+            const vf v8 = nc_load_part(s->x_stage1_layer1_x_re + i, (32 % NC_LANES));
+            const vf v9 = v7 * v8;
+            const vf v10 = sin_v6;
+            const vf v11 = v3 * v10;
             const vf v12 = nc_load_part(s->x_stage1_layer1_x_im + i, (32 % NC_LANES));
-            const vf v13 = v9 * v12;
-            const vf v14 = v11 - v13;
+            const vf v13 = v11 * v12;
+            const vf v14 = v9 - v13;
             const vf v15 = nc_load_part(b35 + i, (32 % NC_LANES));
             const vf v16 = v14 + v15;
             const vf v17 = v7 * v12;
-            const vf v18 = v9 * v10;
+            const vf v18 = v11 * v8;
             const vf v19 = v17 + v18;
             const vf v20 = nc_load_part(b35 + 32 + i, (32 % NC_LANES));
             const vf v21 = v19 + v20;
@@ -1462,11 +1781,11 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
         const float v6 = 0x1.2444f20000000p-4f;
         const float v8 = 0x1.9884540000000p+0f;
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(((const float *)(w + 117056)) + i);
-            const vf v1 = nc_load(b27 + i);
-            const vf v2 = v0 * v1;
-            const vf v3 = nc_load(b44 + i);
-            const vf v4 = v3 + v2;
+            const vf v0 = nc_load(b44 + i);
+            const vf v1 = nc_load(((const float *)(w + 117056)) + i);
+            const vf v2 = nc_load(b27 + i);
+            const vf v3 = v1 * v2;
+            const vf v4 = v0 + v3;
             const vf v5 = v4 * v4;
             const vf v7 = v5 * nc_splat(v6);
             const vf v9 = v7 + nc_splat(v8);
@@ -1478,11 +1797,11 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(((const float *)(w + 117056)) + i, (48 % NC_LANES));
-            const vf v1 = nc_load_part(b27 + i, (48 % NC_LANES));
-            const vf v2 = v0 * v1;
-            const vf v3 = nc_load_part(b44 + i, (48 % NC_LANES));
-            const vf v4 = v3 + v2;
+            const vf v0 = nc_load_part(b44 + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(((const float *)(w + 117056)) + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(b27 + i, (48 % NC_LANES));
+            const vf v3 = v1 * v2;
+            const vf v4 = v0 + v3;
             const vf v5 = v4 * v4;
             const vf v7 = v5 * nc_splat(v6);
             const vf v9 = v7 + nc_splat(v8);
@@ -1509,26 +1828,26 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
     }
     {
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(b53 + i);
-            const vf v1 = nc_load(((const float *)(w + 126464)) + i);
-            const vf v2 = v0 + v1;
-            const vf v3 = nc_sigmoid(v2);
-            const vf v4 = nc_load(b46 + i);
-            const vf v5 = v4 * v3;
-            const vf v6 = nc_load(b14 + i);
-            const vf v7 = v6 + v5;
+            const vf v0 = nc_load(b14 + i);
+            const vf v1 = nc_load(b46 + i);
+            const vf v2 = nc_load(b53 + i);
+            const vf v3 = nc_load(((const float *)(w + 126464)) + i);
+            const vf v4 = v2 + v3;
+            const vf v5 = nc_sigmoid(v4);
+            const vf v6 = v1 * v5;
+            const vf v7 = v0 + v6;
             nc_store(s->v_stage1_z + i, v7);
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(b53 + i, (48 % NC_LANES));
-            const vf v1 = nc_load_part(((const float *)(w + 126464)) + i, (48 % NC_LANES));
-            const vf v2 = v0 + v1;
-            const vf v3 = nc_sigmoid(v2);
-            const vf v4 = nc_load_part(b46 + i, (48 % NC_LANES));
-            const vf v5 = v4 * v3;
-            const vf v6 = nc_load_part(b14 + i, (48 % NC_LANES));
-            const vf v7 = v6 + v5;
+            const vf v0 = nc_load_part(b14 + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(b46 + i, (48 % NC_LANES));
+            const vf v2 = nc_load_part(b53 + i, (48 % NC_LANES));
+            const vf v3 = nc_load_part(((const float *)(w + 126464)) + i, (48 % NC_LANES));
+            const vf v4 = v2 + v3;
+            const vf v5 = nc_sigmoid(v4);
+            const vf v6 = v1 * v5;
+            const vf v7 = v0 + v6;
             nc_store_part(s->v_stage1_z + i, v7, (48 % NC_LANES));
         }
     }
@@ -1537,37 +1856,37 @@ static void nc_stage_stage1_group(nc_stream *s, const unsigned char *w) {
 static void nc_stage_head(nc_stream *s, const unsigned char *w) {
     (void)w;
     {
-        const float v1 = *(s->v_stage1_gap);
-        const float v2 = 0x1.0c6f7a0000000p-20f;
-        const float v3 = v1 + v2;
+        const float v2 = *(s->v_stage1_gap);
+        const float v3 = 0x1.0c6f7a0000000p-20f;
+        const float v4 = v2 + v3;
         for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
-            const vf v0 = nc_load(s->v_stage1_z + i);
-            const vf v4 = v0 * nc_splat(v3);
-            const vf v5 = nc_load(s->x_head_sum + i);
-            const vf v6 = v5 + v4;
-            const vf v7 = v6 - v5;
-            const vf v8 = v6 - v7;
-            const vf v9 = v5 - v8;
-            const vf v10 = v4 - v7;
-            const vf v11 = v9 + v10;
-            const vf v12 = nc_load(s->x_head_sum + 48 + i);
-            const vf v13 = v12 + v11;
+            const vf v0 = nc_load(s->x_head_sum + i);
+            const vf v1 = nc_load(s->v_stage1_z + i);
+            const vf v5 = v1 * nc_splat(v4);
+            const vf v6 = v0 + v5;
+            const vf v7 = nc_load(s->x_head_sum + 48 + i);
+            const vf v8 = v6 - v0;
+            const vf v9 = v6 - v8;
+            const vf v10 = v0 - v9;
+            const vf v11 = v5 - v8;
+            const vf v12 = v10 + v11;
+            const vf v13 = v7 + v12;
             nc_store(s->x_head_sum + i, v6);
             nc_store(s->x_head_sum + 48 + i, v13);
         }
         if (48 % NC_LANES) {
             const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
-            const vf v0 = nc_load_part(s->v_stage1_z + i, (48 % NC_LANES));
-            const vf v4 = v0 * nc_splat(v3);
-            const vf v5 = nc_load_part(s->x_head_sum + i, (48 % NC_LANES));
-            const vf v6 = v5 + v4;
-            const vf v7 = v6 - v5;
-            const vf v8 = v6 - v7;
-            const vf v9 = v5 - v8;
-            const vf v10 = v4 - v7;
-            const vf v11 = v9 + v10;
-            const vf v12 = nc_load_part(s->x_head_sum + 48 + i, (48 % NC_LANES));
-            const vf v13 = v12 + v11;
+            const vf v0 = nc_load_part(s->x_head_sum + i, (48 % NC_LANES));
+            const vf v1 = nc_load_part(s->v_stage1_z + i, (48 % NC_LANES));
+            const vf v5 = v1 * nc_splat(v4);
+            const vf v6 = v0 + v5;
+            const vf v7 = nc_load_part(s->x_head_sum + 48 + i, (48 % NC_LANES));
+            const vf v8 = v6 - v0;
+            const vf v9 = v6 - v8;
+            const vf v10 = v0 - v9;
+            const vf v11 = v5 - v8;
+            const vf v12 = v10 + v11;
+            const vf v13 = v7 + v12;
             nc_store_part(s->x_head_sum + i, v6, (48 % NC_LANES));
             nc_store_part(s->x_head_sum + 48 + i, v13, (48 % NC_LANES));
         }
@@ -1644,6 +1963,8 @@ static void nc_reset_states(nc_stream *s) {
     (void)s;
 }
 
+#define NC_BULK_ITEMS 32
+
 /* Takes the item in `position` through every stage that is due. */
 static void nc_item(nc_stream *s, const unsigned char *w) {
     const uint64_t n8 = s->fired[8]++;
@@ -1691,6 +2012,1790 @@ static void nc_item(nc_stream *s, const unsigned char *w) {
     }
 }
 
+/* The bulk form: what firings that are put off read and make. */
+typedef struct {
+    int open_0, slots_0;
+    _Alignas(64) float c_stage0_first_stage0_layer0_x_im[128];
+    _Alignas(64) float c_stage0_first_stage0_layer0_x_re[128];
+    _Alignas(64) float c_stage0_group_stage0_duration[4];
+    _Alignas(64) float c_stage0_group_stage0_pool_e[192];
+    _Alignas(64) float c_stage0_group_stage0_pool_u[192];
+    _Alignas(64) float o_stage0_gap[4];
+    _Alignas(64) float o_stage0_y[192];
+    _Alignas(64) float o_stage0_z[192];
+    _Alignas(64) float y_stage1_duration[4];
+    _Alignas(64) float y_stage1_layer0_x_im[128];
+    _Alignas(64) float y_stage1_layer0_x_re[128];
+    _Alignas(64) float y_stage1_pool_e[192];
+    _Alignas(64) float y_stage1_pool_u[192];
+    int open_1, slots_1;
+    _Alignas(64) float c_stage1_first_stage1_layer0_x_im[128];
+    _Alignas(64) float c_stage1_first_stage1_layer0_x_re[128];
+    _Alignas(64) float c_stage1_group_stage1_duration[4];
+    _Alignas(64) float c_stage1_group_stage1_pool_e[192];
+    _Alignas(64) float c_stage1_group_stage1_pool_u[192];
+    _Alignas(64) float o_stage1_gap[4];
+    _Alignas(64) float o_stage1_y[192];
+    _Alignas(64) float o_stage1_z[192];
+} nc_bulk;
+
+/* 2 of the 6 vectors of 48 outputs, 4 inputs. */
+NC_INLINE const unsigned char *nc_panel_48_2(
+    const unsigned char *w, const float *x0, const float *x1, const float *x2, const float *x3, ptrdiff_t steps, vf *sum) {
+    vf a0_0 = sum[0];
+    vf a0_1 = sum[1];
+    vf a1_0 = sum[2];
+    vf a1_1 = sum[3];
+    vf a2_0 = sum[4];
+    vf a2_1 = sum[5];
+    vf a3_0 = sum[6];
+    vf a3_1 = sum[7];
+    for (ptrdiff_t k = 0; k < steps; k++, w += 192) {
+        const vf w0 = nc_load((const float *)(w + 0));
+        const vf w1 = nc_load((const float *)(w + 32));
+        const vf s0 = nc_splat(x0[k]);
+        a0_0 += s0 * w0;
+        a0_1 += s0 * w1;
+        const vf s1 = nc_splat(x1[k]);
+        a1_0 += s1 * w0;
+        a1_1 += s1 * w1;
+        const vf s2 = nc_splat(x2[k]);
+        a2_0 += s2 * w0;
+        a2_1 += s2 * w1;
+        const vf s3 = nc_splat(x3[k]);
+        a3_0 += s3 * w0;
+        a3_1 += s3 * w1;
+    }
+    sum[0] = a0_0;
+    sum[1] = a0_1;
+    sum[2] = a1_0;
+    sum[3] = a1_1;
+    sum[4] = a2_0;
+    sum[5] = a2_1;
+    sum[6] = a3_0;
+    sum[7] = a3_1;
+    return w;
+}
+
+/* 2 of the 8 vectors of 64 outputs, 4 inputs. */
+NC_INLINE const unsigned char *nc_panel_64_2(
+    const unsigned char *w, const float *x0, const float *x1, const float *x2, const float *x3, ptrdiff_t steps, vf *sum) {
+    vf a0_0 = sum[0];
+    vf a0_1 = sum[1];
+    vf a1_0 = sum[2];
+    vf a1_1 = sum[3];
+    vf a2_0 = sum[4];
+    vf a2_1 = sum[5];
+    vf a3_0 = sum[6];
+    vf a3_1 = sum[7];
+    for (ptrdiff_t k = 0; k < steps; k++, w += 256) {
+        const vf w0 = nc_load((const float *)(w + 0));
+        const vf w1 = nc_load((const float *)(w + 32));
+        const vf s0 = nc_splat(x0[k]);
+        a0_0 += s0 * w0;
+        a0_1 += s0 * w1;
+        const vf s1 = nc_splat(x1[k]);
+        a1_0 += s1 * w0;
+        a1_1 += s1 * w1;
+        const vf s2 = nc_splat(x2[k]);
+        a2_0 += s2 * w0;
+        a2_1 += s2 * w1;
+        const vf s3 = nc_splat(x3[k]);
+        a3_0 += s3 * w0;
+        a3_1 += s3 * w1;
+    }
+    sum[0] = a0_0;
+    sum[1] = a0_1;
+    sum[2] = a1_0;
+    sum[3] = a1_1;
+    sum[4] = a2_0;
+    sum[5] = a2_1;
+    sum[6] = a3_0;
+    sum[7] = a3_1;
+    return w;
+}
+
+static void nc_batch_stage0_first(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {
+    (void)s;
+    (void)w;
+    (void)b;
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 320;
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_re, (b->c_stage0_first_stage0_layer0_x_re + 1 * 32), (b->c_stage0_first_stage0_layer0_x_re + 2 * 32), (b->c_stage0_first_stage0_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_im, (b->c_stage0_first_stage0_layer0_x_im + 1 * 32), (b->c_stage0_first_stage0_layer0_x_im + 2 * 32), (b->c_stage0_first_stage0_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage0_y, sum[0]);
+                nc_store(b->o_stage0_y + 8, sum[1]);
+                nc_store((b->o_stage0_y + 1 * 48), sum[2]);
+                nc_store((b->o_stage0_y + 1 * 48) + 8, sum[3]);
+                nc_store((b->o_stage0_y + 2 * 48), sum[4]);
+                nc_store((b->o_stage0_y + 2 * 48) + 8, sum[5]);
+                nc_store((b->o_stage0_y + 3 * 48), sum[6]);
+                nc_store((b->o_stage0_y + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 384;
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_re, (b->c_stage0_first_stage0_layer0_x_re + 1 * 32), (b->c_stage0_first_stage0_layer0_x_re + 2 * 32), (b->c_stage0_first_stage0_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_im, (b->c_stage0_first_stage0_layer0_x_im + 1 * 32), (b->c_stage0_first_stage0_layer0_x_im + 2 * 32), (b->c_stage0_first_stage0_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage0_y + 16, sum[0]);
+                nc_store(b->o_stage0_y + 24, sum[1]);
+                nc_store((b->o_stage0_y + 1 * 48) + 16, sum[2]);
+                nc_store((b->o_stage0_y + 1 * 48) + 24, sum[3]);
+                nc_store((b->o_stage0_y + 2 * 48) + 16, sum[4]);
+                nc_store((b->o_stage0_y + 2 * 48) + 24, sum[5]);
+                nc_store((b->o_stage0_y + 3 * 48) + 16, sum[6]);
+                nc_store((b->o_stage0_y + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 448;
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_re, (b->c_stage0_first_stage0_layer0_x_re + 1 * 32), (b->c_stage0_first_stage0_layer0_x_re + 2 * 32), (b->c_stage0_first_stage0_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage0_first_stage0_layer0_x_im, (b->c_stage0_first_stage0_layer0_x_im + 1 * 32), (b->c_stage0_first_stage0_layer0_x_im + 2 * 32), (b->c_stage0_first_stage0_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage0_y + 32, sum[0]);
+                nc_store(b->o_stage0_y + 40, sum[1]);
+                nc_store((b->o_stage0_y + 1 * 48) + 32, sum[2]);
+                nc_store((b->o_stage0_y + 1 * 48) + 40, sum[3]);
+                nc_store((b->o_stage0_y + 2 * 48) + 32, sum[4]);
+                nc_store((b->o_stage0_y + 2 * 48) + 40, sum[5]);
+                nc_store((b->o_stage0_y + 3 * 48) + 32, sum[6]);
+                nc_store((b->o_stage0_y + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 320;
+                weights = nc_panel_48(weights, (b->c_stage0_first_stage0_layer0_x_re + m * 32), 32, sum);
+                weights = nc_panel_48(weights, (b->c_stage0_first_stage0_layer0_x_im + m * 32), 32, sum);
+                (void)weights;
+                nc_store((b->o_stage0_y + m * 48), sum[0]);
+                nc_store((b->o_stage0_y + m * 48) + 8, sum[1]);
+                nc_store((b->o_stage0_y + m * 48) + 16, sum[2]);
+                nc_store((b->o_stage0_y + m * 48) + 24, sum[3]);
+                nc_store((b->o_stage0_y + m * 48) + 32, sum[4]);
+                nc_store((b->o_stage0_y + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+}
+
+static void nc_batch_stage0_group(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {
+    (void)s;
+    (void)w;
+    (void)b;
+    _Alignas(64) float kept_stage0_layer1_x_re[128];
+    _Alignas(64) float kept_stage0_layer1_x_im[128];
+    _Alignas(64) float b3[192];
+    _Alignas(64) float b9[192];
+    _Alignas(64) float b10[192];
+    _Alignas(64) float b14[192];
+    _Alignas(64) float b15[4];
+    _Alignas(64) float b19[4];
+    _Alignas(64) float b27[192];
+    _Alignas(64) float b35[256];
+    _Alignas(64) float b44[192];
+    _Alignas(64) float b46[192];
+    _Alignas(64) float b52[192];
+    _Alignas(64) float b53[192];
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v3 = 0x1.0000000000000p+3f;
+            const float v8 = 0x1.2444f20000000p-4f;
+            const float v10 = 0x1.9884540000000p+0f;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->o_stage0_y + m * 48) + i);
+                const vf v1 = nc_load(((const float *)(w + 12608)) + i);
+                const vf v2 = nc_load((b->c_stage0_group_stage0_pool_u + m * 48) + i);
+                const vf v4 = v2 / nc_splat(v3);
+                const vf v5 = v1 * v4;
+                const vf v6 = v0 + v5;
+                const vf v7 = v6 * v6;
+                const vf v9 = v7 * nc_splat(v8);
+                const vf v11 = v9 + nc_splat(v10);
+                const vf v12 = v6 * v11;
+                const vf v13 = nc_sigmoid(v12);
+                const vf v14 = v6 * v13;
+                nc_store((b3 + m * 48) + i, v6);
+                nc_store((b9 + m * 48) + i, v14);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->o_stage0_y + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part(((const float *)(w + 12608)) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b->c_stage0_group_stage0_pool_u + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v2 / nc_splat(v3);
+                const vf v5 = v1 * v4;
+                const vf v6 = v0 + v5;
+                const vf v7 = v6 * v6;
+                const vf v9 = v7 * nc_splat(v8);
+                const vf v11 = v9 + nc_splat(v10);
+                const vf v12 = v6 * v11;
+                const vf v13 = nc_sigmoid(v12);
+                const vf v14 = v6 * v13;
+                nc_store_part((b3 + m * 48) + i, v6, (48 % NC_LANES));
+                nc_store_part((b9 + m * 48) + i, v14, (48 % NC_LANES));
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v0 = *((b->c_stage0_group_stage0_duration + m * 1));
+            {
+                *((b->o_stage0_gap + m * 1)) = v0;
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 12800;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10, sum[0]);
+                nc_store(b10 + 8, sum[1]);
+                nc_store((b10 + 1 * 48), sum[2]);
+                nc_store((b10 + 1 * 48) + 8, sum[3]);
+                nc_store((b10 + 2 * 48), sum[4]);
+                nc_store((b10 + 2 * 48) + 8, sum[5]);
+                nc_store((b10 + 3 * 48), sum[6]);
+                nc_store((b10 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 12864;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10 + 16, sum[0]);
+                nc_store(b10 + 24, sum[1]);
+                nc_store((b10 + 1 * 48) + 16, sum[2]);
+                nc_store((b10 + 1 * 48) + 24, sum[3]);
+                nc_store((b10 + 2 * 48) + 16, sum[4]);
+                nc_store((b10 + 2 * 48) + 24, sum[5]);
+                nc_store((b10 + 3 * 48) + 16, sum[6]);
+                nc_store((b10 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 12928;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10 + 32, sum[0]);
+                nc_store(b10 + 40, sum[1]);
+                nc_store((b10 + 1 * 48) + 32, sum[2]);
+                nc_store((b10 + 1 * 48) + 40, sum[3]);
+                nc_store((b10 + 2 * 48) + 32, sum[4]);
+                nc_store((b10 + 2 * 48) + 40, sum[5]);
+                nc_store((b10 + 3 * 48) + 32, sum[6]);
+                nc_store((b10 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 12800;
+                weights = nc_panel_48(weights, (b9 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b10 + m * 48), sum[0]);
+                nc_store((b10 + m * 48) + 8, sum[1]);
+                nc_store((b10 + m * 48) + 16, sum[2]);
+                nc_store((b10 + m * 48) + 24, sum[3]);
+                nc_store((b10 + m * 48) + 32, sum[4]);
+                nc_store((b10 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = 0x1.0000000000000p+3f;
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->c_stage0_group_stage0_pool_e + m * 48) + i);
+                const vf v2 = v0 / nc_splat(v1);
+                const vf v3 = nc_load((b3 + m * 48) + i);
+                const vf v4 = nc_load((b10 + m * 48) + i);
+                const vf v5 = nc_load(((const float *)(w + 22016)) + i);
+                const vf v6 = v4 + v5;
+                const vf v7 = nc_sigmoid(v6);
+                const vf v8 = v3 * v7;
+                const vf v9 = v2 + v8;
+                nc_store((b14 + m * 48) + i, v9);
+                fold_0 = fold_0 + v9;
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->c_stage0_group_stage0_pool_e + m * 48) + i, (48 % NC_LANES));
+                const vf v2 = v0 / nc_splat(v1);
+                const vf v3 = nc_load_part((b3 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = nc_load_part((b10 + m * 48) + i, (48 % NC_LANES));
+                const vf v5 = nc_load_part(((const float *)(w + 22016)) + i, (48 % NC_LANES));
+                const vf v6 = v4 + v5;
+                const vf v7 = nc_sigmoid(v6);
+                const vf v8 = v3 * v7;
+                const vf v9 = v2 + v8;
+                nc_store_part((b14 + m * 48) + i, v9, (48 % NC_LANES));
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v9[lane];
+                    rest_0 = rest_0 + one; }
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b15 + m * 1)) = rest_0;
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b15 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                fold_0 = fold_0 + v5;
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v5[lane];
+                    rest_0 = rest_0 + one; }
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b19 + m * 1)) = rest_0;
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b15 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            const float v5 = *((b19 + m * 1));
+            const float v6 = v5 * v2;
+            const float v7 = 0x1.0c6f7a0000000p-20f;
+            const float v8 = v6 + v7;
+            const float v9 = __builtin_sqrtf(v8);
+            const float v10 = 1.0f / v9;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load(((const float *)(w + 22208)) + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load(((const float *)(w + 22400)) + i);
+                const vf v15 = v13 + v14;
+                nc_store((b27 + m * 48) + i, v15);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load_part(((const float *)(w + 22208)) + i, (48 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load_part(((const float *)(w + 22400)) + i, (48 % NC_LANES));
+                const vf v15 = v13 + v14;
+                nc_store_part((b27 + m * 48) + i, v15, (48 % NC_LANES));
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 22592;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35, sum[0]);
+                nc_store(b35 + 8, sum[1]);
+                nc_store((b35 + 1 * 64), sum[2]);
+                nc_store((b35 + 1 * 64) + 8, sum[3]);
+                nc_store((b35 + 2 * 64), sum[4]);
+                nc_store((b35 + 2 * 64) + 8, sum[5]);
+                nc_store((b35 + 3 * 64), sum[6]);
+                nc_store((b35 + 3 * 64) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 22656;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 16, sum[0]);
+                nc_store(b35 + 24, sum[1]);
+                nc_store((b35 + 1 * 64) + 16, sum[2]);
+                nc_store((b35 + 1 * 64) + 24, sum[3]);
+                nc_store((b35 + 2 * 64) + 16, sum[4]);
+                nc_store((b35 + 2 * 64) + 24, sum[5]);
+                nc_store((b35 + 3 * 64) + 16, sum[6]);
+                nc_store((b35 + 3 * 64) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 22720;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 32, sum[0]);
+                nc_store(b35 + 40, sum[1]);
+                nc_store((b35 + 1 * 64) + 32, sum[2]);
+                nc_store((b35 + 1 * 64) + 40, sum[3]);
+                nc_store((b35 + 2 * 64) + 32, sum[4]);
+                nc_store((b35 + 2 * 64) + 40, sum[5]);
+                nc_store((b35 + 3 * 64) + 32, sum[6]);
+                nc_store((b35 + 3 * 64) + 40, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 22784;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 48, sum[0]);
+                nc_store(b35 + 56, sum[1]);
+                nc_store((b35 + 1 * 64) + 48, sum[2]);
+                nc_store((b35 + 1 * 64) + 56, sum[3]);
+                nc_store((b35 + 2 * 64) + 48, sum[4]);
+                nc_store((b35 + 2 * 64) + 56, sum[5]);
+                nc_store((b35 + 3 * 64) + 48, sum[6]);
+                nc_store((b35 + 3 * 64) + 56, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 22592;
+                weights = nc_panel_64(weights, (b27 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b35 + m * 64), sum[0]);
+                nc_store((b35 + m * 64) + 8, sum[1]);
+                nc_store((b35 + m * 64) + 16, sum[2]);
+                nc_store((b35 + m * 64) + 24, sum[3]);
+                nc_store((b35 + m * 64) + 32, sum[4]);
+                nc_store((b35 + m * 64) + 40, sum[5]);
+                nc_store((b35 + m * 64) + 48, sum[6]);
+                nc_store((b35 + m * 64) + 56, sum[7]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v0 = *((b->c_stage0_group_stage0_duration + m * 1));
+            for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
+                const vf v1 = nc_load(((const float *)(w + 34880)) + i);
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load(((const float *)(w + 35008)) + i);
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load(s->x_stage0_layer1_x_re + i);
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load(s->x_stage0_layer1_x_im + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load((b35 + m * 64) + i);
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load((b35 + m * 64) + 32 + i);
+                const vf v21 = v19 + v20;
+                nc_store(s->x_stage0_layer1_x_re + i, v16);
+                nc_store(s->x_stage0_layer1_x_im + i, v21);
+            }
+            if (32 % NC_LANES) {
+                const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
+                const vf v1 = nc_load_part(((const float *)(w + 34880)) + i, (32 % NC_LANES));
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load_part(((const float *)(w + 35008)) + i, (32 % NC_LANES));
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load_part(s->x_stage0_layer1_x_re + i, (32 % NC_LANES));
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load_part(s->x_stage0_layer1_x_im + i, (32 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load_part((b35 + m * 64) + i, (32 % NC_LANES));
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load_part((b35 + m * 64) + 32 + i, (32 % NC_LANES));
+                const vf v21 = v19 + v20;
+                nc_store_part(s->x_stage0_layer1_x_re + i, v16, (32 % NC_LANES));
+                nc_store_part(s->x_stage0_layer1_x_im + i, v21, (32 % NC_LANES));
+            }
+        }
+        memcpy((kept_stage0_layer1_x_re + m * 32), s->x_stage0_layer1_x_re, sizeof s->x_stage0_layer1_x_re);
+        memcpy((kept_stage0_layer1_x_im + m * 32), s->x_stage0_layer1_x_im, sizeof s->x_stage0_layer1_x_im);
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 35136;
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_re, (kept_stage0_layer1_x_re + 1 * 32), (kept_stage0_layer1_x_re + 2 * 32), (kept_stage0_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_im, (kept_stage0_layer1_x_im + 1 * 32), (kept_stage0_layer1_x_im + 2 * 32), (kept_stage0_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44, sum[0]);
+                nc_store(b44 + 8, sum[1]);
+                nc_store((b44 + 1 * 48), sum[2]);
+                nc_store((b44 + 1 * 48) + 8, sum[3]);
+                nc_store((b44 + 2 * 48), sum[4]);
+                nc_store((b44 + 2 * 48) + 8, sum[5]);
+                nc_store((b44 + 3 * 48), sum[6]);
+                nc_store((b44 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 35200;
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_re, (kept_stage0_layer1_x_re + 1 * 32), (kept_stage0_layer1_x_re + 2 * 32), (kept_stage0_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_im, (kept_stage0_layer1_x_im + 1 * 32), (kept_stage0_layer1_x_im + 2 * 32), (kept_stage0_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44 + 16, sum[0]);
+                nc_store(b44 + 24, sum[1]);
+                nc_store((b44 + 1 * 48) + 16, sum[2]);
+                nc_store((b44 + 1 * 48) + 24, sum[3]);
+                nc_store((b44 + 2 * 48) + 16, sum[4]);
+                nc_store((b44 + 2 * 48) + 24, sum[5]);
+                nc_store((b44 + 3 * 48) + 16, sum[6]);
+                nc_store((b44 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 35264;
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_re, (kept_stage0_layer1_x_re + 1 * 32), (kept_stage0_layer1_x_re + 2 * 32), (kept_stage0_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage0_layer1_x_im, (kept_stage0_layer1_x_im + 1 * 32), (kept_stage0_layer1_x_im + 2 * 32), (kept_stage0_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44 + 32, sum[0]);
+                nc_store(b44 + 40, sum[1]);
+                nc_store((b44 + 1 * 48) + 32, sum[2]);
+                nc_store((b44 + 1 * 48) + 40, sum[3]);
+                nc_store((b44 + 2 * 48) + 32, sum[4]);
+                nc_store((b44 + 2 * 48) + 40, sum[5]);
+                nc_store((b44 + 3 * 48) + 32, sum[6]);
+                nc_store((b44 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 35136;
+                weights = nc_panel_48(weights, (kept_stage0_layer1_x_re + m * 32), 32, sum);
+                weights = nc_panel_48(weights, (kept_stage0_layer1_x_im + m * 32), 32, sum);
+                (void)weights;
+                nc_store((b44 + m * 48), sum[0]);
+                nc_store((b44 + m * 48) + 8, sum[1]);
+                nc_store((b44 + m * 48) + 16, sum[2]);
+                nc_store((b44 + m * 48) + 24, sum[3]);
+                nc_store((b44 + m * 48) + 32, sum[4]);
+                nc_store((b44 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v6 = 0x1.2444f20000000p-4f;
+            const float v8 = 0x1.9884540000000p+0f;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b44 + m * 48) + i);
+                const vf v1 = nc_load(((const float *)(w + 47424)) + i);
+                const vf v2 = nc_load((b27 + m * 48) + i);
+                const vf v3 = v1 * v2;
+                const vf v4 = v0 + v3;
+                const vf v5 = v4 * v4;
+                const vf v7 = v5 * nc_splat(v6);
+                const vf v9 = v7 + nc_splat(v8);
+                const vf v10 = v4 * v9;
+                const vf v11 = nc_sigmoid(v10);
+                const vf v12 = v4 * v11;
+                nc_store((b46 + m * 48) + i, v4);
+                nc_store((b52 + m * 48) + i, v12);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b44 + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part(((const float *)(w + 47424)) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b27 + m * 48) + i, (48 % NC_LANES));
+                const vf v3 = v1 * v2;
+                const vf v4 = v0 + v3;
+                const vf v5 = v4 * v4;
+                const vf v7 = v5 * nc_splat(v6);
+                const vf v9 = v7 + nc_splat(v8);
+                const vf v10 = v4 * v9;
+                const vf v11 = nc_sigmoid(v10);
+                const vf v12 = v4 * v11;
+                nc_store_part((b46 + m * 48) + i, v4, (48 % NC_LANES));
+                nc_store_part((b52 + m * 48) + i, v12, (48 % NC_LANES));
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 47616;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53, sum[0]);
+                nc_store(b53 + 8, sum[1]);
+                nc_store((b53 + 1 * 48), sum[2]);
+                nc_store((b53 + 1 * 48) + 8, sum[3]);
+                nc_store((b53 + 2 * 48), sum[4]);
+                nc_store((b53 + 2 * 48) + 8, sum[5]);
+                nc_store((b53 + 3 * 48), sum[6]);
+                nc_store((b53 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 47680;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53 + 16, sum[0]);
+                nc_store(b53 + 24, sum[1]);
+                nc_store((b53 + 1 * 48) + 16, sum[2]);
+                nc_store((b53 + 1 * 48) + 24, sum[3]);
+                nc_store((b53 + 2 * 48) + 16, sum[4]);
+                nc_store((b53 + 2 * 48) + 24, sum[5]);
+                nc_store((b53 + 3 * 48) + 16, sum[6]);
+                nc_store((b53 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 47744;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53 + 32, sum[0]);
+                nc_store(b53 + 40, sum[1]);
+                nc_store((b53 + 1 * 48) + 32, sum[2]);
+                nc_store((b53 + 1 * 48) + 40, sum[3]);
+                nc_store((b53 + 2 * 48) + 32, sum[4]);
+                nc_store((b53 + 2 * 48) + 40, sum[5]);
+                nc_store((b53 + 3 * 48) + 32, sum[6]);
+                nc_store((b53 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 47616;
+                weights = nc_panel_48(weights, (b52 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b53 + m * 48), sum[0]);
+                nc_store((b53 + m * 48) + 8, sum[1]);
+                nc_store((b53 + m * 48) + 16, sum[2]);
+                nc_store((b53 + m * 48) + 24, sum[3]);
+                nc_store((b53 + m * 48) + 32, sum[4]);
+                nc_store((b53 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v1 = nc_load((b46 + m * 48) + i);
+                const vf v2 = nc_load((b53 + m * 48) + i);
+                const vf v3 = nc_load(((const float *)(w + 56832)) + i);
+                const vf v4 = v2 + v3;
+                const vf v5 = nc_sigmoid(v4);
+                const vf v6 = v1 * v5;
+                const vf v7 = v0 + v6;
+                nc_store((b->o_stage0_z + m * 48) + i, v7);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part((b46 + m * 48) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b53 + m * 48) + i, (48 % NC_LANES));
+                const vf v3 = nc_load_part(((const float *)(w + 56832)) + i, (48 % NC_LANES));
+                const vf v4 = v2 + v3;
+                const vf v5 = nc_sigmoid(v4);
+                const vf v6 = v1 * v5;
+                const vf v7 = v0 + v6;
+                nc_store_part((b->o_stage0_z + m * 48) + i, v7, (48 % NC_LANES));
+            }
+        }
+    }
+}
+
+static void nc_batch_stage1_item(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {
+    (void)s;
+    (void)w;
+    (void)b;
+    _Alignas(64) float b0[4];
+    _Alignas(64) float b4[4];
+    _Alignas(64) float b12[192];
+    _Alignas(64) float b20[256];
+    for (int m = begin; m < begin + count; m++) {
+        {
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->o_stage0_z + m * 48) + i);
+                const vf v1 = nc_load(s->x_stage1_pool_e + i);
+                const vf v2 = v1 + v0;
+                fold_0 = fold_0 + v0;
+                nc_store(s->x_stage1_pool_e + i, v2);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->o_stage0_z + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part(s->x_stage1_pool_e + i, (48 % NC_LANES));
+                const vf v2 = v1 + v0;
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v0[lane];
+                    rest_0 = rest_0 + one; }
+                nc_store_part(s->x_stage1_pool_e + i, v2, (48 % NC_LANES));
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b0 + m * 1)) = rest_0;
+        }
+        memcpy((b->y_stage1_pool_e + m * 48), s->x_stage1_pool_e, sizeof s->x_stage1_pool_e);
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b->o_stage0_gap + m * 1));
+            {
+                const float v0 = *(s->x_stage1_duration);
+                const float v2 = v0 + v1;
+                *(s->x_stage1_duration) = v2;
+            }
+        }
+        memcpy((b->y_stage1_duration + m * 1), s->x_stage1_duration, sizeof s->x_stage1_duration);
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b0 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->o_stage0_z + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                fold_0 = fold_0 + v5;
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->o_stage0_z + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v5[lane];
+                    rest_0 = rest_0 + one; }
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b4 + m * 1)) = rest_0;
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b0 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            const float v5 = *((b4 + m * 1));
+            const float v6 = v5 * v2;
+            const float v7 = 0x1.0c6f7a0000000p-20f;
+            const float v8 = v6 + v7;
+            const float v9 = __builtin_sqrtf(v8);
+            const float v10 = 1.0f / v9;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->o_stage0_z + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load(((const float *)(w + 57024)) + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load(((const float *)(w + 57216)) + i);
+                const vf v15 = v13 + v14;
+                const vf v16 = nc_load(s->x_stage1_pool_u + i);
+                const vf v17 = v16 + v15;
+                nc_store((b12 + m * 48) + i, v15);
+                nc_store(s->x_stage1_pool_u + i, v17);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->o_stage0_z + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load_part(((const float *)(w + 57024)) + i, (48 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load_part(((const float *)(w + 57216)) + i, (48 % NC_LANES));
+                const vf v15 = v13 + v14;
+                const vf v16 = nc_load_part(s->x_stage1_pool_u + i, (48 % NC_LANES));
+                const vf v17 = v16 + v15;
+                nc_store_part((b12 + m * 48) + i, v15, (48 % NC_LANES));
+                nc_store_part(s->x_stage1_pool_u + i, v17, (48 % NC_LANES));
+            }
+        }
+        memcpy((b->y_stage1_pool_u + m * 48), s->x_stage1_pool_u, sizeof s->x_stage1_pool_u);
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 57408;
+                weights = nc_panel_64_2(weights, b12, (b12 + 1 * 48), (b12 + 2 * 48), (b12 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b20, sum[0]);
+                nc_store(b20 + 8, sum[1]);
+                nc_store((b20 + 1 * 64), sum[2]);
+                nc_store((b20 + 1 * 64) + 8, sum[3]);
+                nc_store((b20 + 2 * 64), sum[4]);
+                nc_store((b20 + 2 * 64) + 8, sum[5]);
+                nc_store((b20 + 3 * 64), sum[6]);
+                nc_store((b20 + 3 * 64) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 57472;
+                weights = nc_panel_64_2(weights, b12, (b12 + 1 * 48), (b12 + 2 * 48), (b12 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b20 + 16, sum[0]);
+                nc_store(b20 + 24, sum[1]);
+                nc_store((b20 + 1 * 64) + 16, sum[2]);
+                nc_store((b20 + 1 * 64) + 24, sum[3]);
+                nc_store((b20 + 2 * 64) + 16, sum[4]);
+                nc_store((b20 + 2 * 64) + 24, sum[5]);
+                nc_store((b20 + 3 * 64) + 16, sum[6]);
+                nc_store((b20 + 3 * 64) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 57536;
+                weights = nc_panel_64_2(weights, b12, (b12 + 1 * 48), (b12 + 2 * 48), (b12 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b20 + 32, sum[0]);
+                nc_store(b20 + 40, sum[1]);
+                nc_store((b20 + 1 * 64) + 32, sum[2]);
+                nc_store((b20 + 1 * 64) + 40, sum[3]);
+                nc_store((b20 + 2 * 64) + 32, sum[4]);
+                nc_store((b20 + 2 * 64) + 40, sum[5]);
+                nc_store((b20 + 3 * 64) + 32, sum[6]);
+                nc_store((b20 + 3 * 64) + 40, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 57600;
+                weights = nc_panel_64_2(weights, b12, (b12 + 1 * 48), (b12 + 2 * 48), (b12 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b20 + 48, sum[0]);
+                nc_store(b20 + 56, sum[1]);
+                nc_store((b20 + 1 * 64) + 48, sum[2]);
+                nc_store((b20 + 1 * 64) + 56, sum[3]);
+                nc_store((b20 + 2 * 64) + 48, sum[4]);
+                nc_store((b20 + 2 * 64) + 56, sum[5]);
+                nc_store((b20 + 3 * 64) + 48, sum[6]);
+                nc_store((b20 + 3 * 64) + 56, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 57408;
+                weights = nc_panel_64(weights, (b12 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b20 + m * 64), sum[0]);
+                nc_store((b20 + m * 64) + 8, sum[1]);
+                nc_store((b20 + m * 64) + 16, sum[2]);
+                nc_store((b20 + m * 64) + 24, sum[3]);
+                nc_store((b20 + m * 64) + 32, sum[4]);
+                nc_store((b20 + m * 64) + 40, sum[5]);
+                nc_store((b20 + m * 64) + 48, sum[6]);
+                nc_store((b20 + m * 64) + 56, sum[7]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v0 = *((b->o_stage0_gap + m * 1));
+            for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
+                const vf v1 = nc_load(((const float *)(w + 69696)) + i);
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load(((const float *)(w + 69824)) + i);
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load(s->x_stage1_layer0_x_re + i);
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load(s->x_stage1_layer0_x_im + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load((b20 + m * 64) + i);
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load((b20 + m * 64) + 32 + i);
+                const vf v21 = v19 + v20;
+                nc_store(s->x_stage1_layer0_x_re + i, v16);
+                nc_store(s->x_stage1_layer0_x_im + i, v21);
+            }
+            if (32 % NC_LANES) {
+                const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
+                const vf v1 = nc_load_part(((const float *)(w + 69696)) + i, (32 % NC_LANES));
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load_part(((const float *)(w + 69824)) + i, (32 % NC_LANES));
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load_part(s->x_stage1_layer0_x_re + i, (32 % NC_LANES));
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load_part(s->x_stage1_layer0_x_im + i, (32 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load_part((b20 + m * 64) + i, (32 % NC_LANES));
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load_part((b20 + m * 64) + 32 + i, (32 % NC_LANES));
+                const vf v21 = v19 + v20;
+                nc_store_part(s->x_stage1_layer0_x_re + i, v16, (32 % NC_LANES));
+                nc_store_part(s->x_stage1_layer0_x_im + i, v21, (32 % NC_LANES));
+            }
+        }
+        memcpy((b->y_stage1_layer0_x_im + m * 32), s->x_stage1_layer0_x_im, sizeof s->x_stage1_layer0_x_im);
+        memcpy((b->y_stage1_layer0_x_re + m * 32), s->x_stage1_layer0_x_re, sizeof s->x_stage1_layer0_x_re);
+    }
+}
+
+static void nc_batch_stage1_first(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {
+    (void)s;
+    (void)w;
+    (void)b;
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 69952;
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_re, (b->c_stage1_first_stage1_layer0_x_re + 1 * 32), (b->c_stage1_first_stage1_layer0_x_re + 2 * 32), (b->c_stage1_first_stage1_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_im, (b->c_stage1_first_stage1_layer0_x_im + 1 * 32), (b->c_stage1_first_stage1_layer0_x_im + 2 * 32), (b->c_stage1_first_stage1_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage1_y, sum[0]);
+                nc_store(b->o_stage1_y + 8, sum[1]);
+                nc_store((b->o_stage1_y + 1 * 48), sum[2]);
+                nc_store((b->o_stage1_y + 1 * 48) + 8, sum[3]);
+                nc_store((b->o_stage1_y + 2 * 48), sum[4]);
+                nc_store((b->o_stage1_y + 2 * 48) + 8, sum[5]);
+                nc_store((b->o_stage1_y + 3 * 48), sum[6]);
+                nc_store((b->o_stage1_y + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 70016;
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_re, (b->c_stage1_first_stage1_layer0_x_re + 1 * 32), (b->c_stage1_first_stage1_layer0_x_re + 2 * 32), (b->c_stage1_first_stage1_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_im, (b->c_stage1_first_stage1_layer0_x_im + 1 * 32), (b->c_stage1_first_stage1_layer0_x_im + 2 * 32), (b->c_stage1_first_stage1_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage1_y + 16, sum[0]);
+                nc_store(b->o_stage1_y + 24, sum[1]);
+                nc_store((b->o_stage1_y + 1 * 48) + 16, sum[2]);
+                nc_store((b->o_stage1_y + 1 * 48) + 24, sum[3]);
+                nc_store((b->o_stage1_y + 2 * 48) + 16, sum[4]);
+                nc_store((b->o_stage1_y + 2 * 48) + 24, sum[5]);
+                nc_store((b->o_stage1_y + 3 * 48) + 16, sum[6]);
+                nc_store((b->o_stage1_y + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 70080;
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_re, (b->c_stage1_first_stage1_layer0_x_re + 1 * 32), (b->c_stage1_first_stage1_layer0_x_re + 2 * 32), (b->c_stage1_first_stage1_layer0_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, b->c_stage1_first_stage1_layer0_x_im, (b->c_stage1_first_stage1_layer0_x_im + 1 * 32), (b->c_stage1_first_stage1_layer0_x_im + 2 * 32), (b->c_stage1_first_stage1_layer0_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b->o_stage1_y + 32, sum[0]);
+                nc_store(b->o_stage1_y + 40, sum[1]);
+                nc_store((b->o_stage1_y + 1 * 48) + 32, sum[2]);
+                nc_store((b->o_stage1_y + 1 * 48) + 40, sum[3]);
+                nc_store((b->o_stage1_y + 2 * 48) + 32, sum[4]);
+                nc_store((b->o_stage1_y + 2 * 48) + 40, sum[5]);
+                nc_store((b->o_stage1_y + 3 * 48) + 32, sum[6]);
+                nc_store((b->o_stage1_y + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 69952;
+                weights = nc_panel_48(weights, (b->c_stage1_first_stage1_layer0_x_re + m * 32), 32, sum);
+                weights = nc_panel_48(weights, (b->c_stage1_first_stage1_layer0_x_im + m * 32), 32, sum);
+                (void)weights;
+                nc_store((b->o_stage1_y + m * 48), sum[0]);
+                nc_store((b->o_stage1_y + m * 48) + 8, sum[1]);
+                nc_store((b->o_stage1_y + m * 48) + 16, sum[2]);
+                nc_store((b->o_stage1_y + m * 48) + 24, sum[3]);
+                nc_store((b->o_stage1_y + m * 48) + 32, sum[4]);
+                nc_store((b->o_stage1_y + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+}
+
+static void nc_batch_stage1_group(nc_stream *s, const unsigned char *w, nc_bulk *b, int begin, int count) {
+    (void)s;
+    (void)w;
+    (void)b;
+    _Alignas(64) float kept_stage1_layer1_x_re[128];
+    _Alignas(64) float kept_stage1_layer1_x_im[128];
+    _Alignas(64) float b3[192];
+    _Alignas(64) float b9[192];
+    _Alignas(64) float b10[192];
+    _Alignas(64) float b14[192];
+    _Alignas(64) float b15[4];
+    _Alignas(64) float b19[4];
+    _Alignas(64) float b27[192];
+    _Alignas(64) float b35[256];
+    _Alignas(64) float b44[192];
+    _Alignas(64) float b46[192];
+    _Alignas(64) float b52[192];
+    _Alignas(64) float b53[192];
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v3 = 0x1.0000000000000p+3f;
+            const float v8 = 0x1.2444f20000000p-4f;
+            const float v10 = 0x1.9884540000000p+0f;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->o_stage1_y + m * 48) + i);
+                const vf v1 = nc_load(((const float *)(w + 82240)) + i);
+                const vf v2 = nc_load((b->c_stage1_group_stage1_pool_u + m * 48) + i);
+                const vf v4 = v2 / nc_splat(v3);
+                const vf v5 = v1 * v4;
+                const vf v6 = v0 + v5;
+                const vf v7 = v6 * v6;
+                const vf v9 = v7 * nc_splat(v8);
+                const vf v11 = v9 + nc_splat(v10);
+                const vf v12 = v6 * v11;
+                const vf v13 = nc_sigmoid(v12);
+                const vf v14 = v6 * v13;
+                nc_store((b3 + m * 48) + i, v6);
+                nc_store((b9 + m * 48) + i, v14);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->o_stage1_y + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part(((const float *)(w + 82240)) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b->c_stage1_group_stage1_pool_u + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v2 / nc_splat(v3);
+                const vf v5 = v1 * v4;
+                const vf v6 = v0 + v5;
+                const vf v7 = v6 * v6;
+                const vf v9 = v7 * nc_splat(v8);
+                const vf v11 = v9 + nc_splat(v10);
+                const vf v12 = v6 * v11;
+                const vf v13 = nc_sigmoid(v12);
+                const vf v14 = v6 * v13;
+                nc_store_part((b3 + m * 48) + i, v6, (48 % NC_LANES));
+                nc_store_part((b9 + m * 48) + i, v14, (48 % NC_LANES));
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v0 = *((b->c_stage1_group_stage1_duration + m * 1));
+            {
+                *((b->o_stage1_gap + m * 1)) = v0;
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 82432;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10, sum[0]);
+                nc_store(b10 + 8, sum[1]);
+                nc_store((b10 + 1 * 48), sum[2]);
+                nc_store((b10 + 1 * 48) + 8, sum[3]);
+                nc_store((b10 + 2 * 48), sum[4]);
+                nc_store((b10 + 2 * 48) + 8, sum[5]);
+                nc_store((b10 + 3 * 48), sum[6]);
+                nc_store((b10 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 82496;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10 + 16, sum[0]);
+                nc_store(b10 + 24, sum[1]);
+                nc_store((b10 + 1 * 48) + 16, sum[2]);
+                nc_store((b10 + 1 * 48) + 24, sum[3]);
+                nc_store((b10 + 2 * 48) + 16, sum[4]);
+                nc_store((b10 + 2 * 48) + 24, sum[5]);
+                nc_store((b10 + 3 * 48) + 16, sum[6]);
+                nc_store((b10 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 82560;
+                weights = nc_panel_48_2(weights, b9, (b9 + 1 * 48), (b9 + 2 * 48), (b9 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b10 + 32, sum[0]);
+                nc_store(b10 + 40, sum[1]);
+                nc_store((b10 + 1 * 48) + 32, sum[2]);
+                nc_store((b10 + 1 * 48) + 40, sum[3]);
+                nc_store((b10 + 2 * 48) + 32, sum[4]);
+                nc_store((b10 + 2 * 48) + 40, sum[5]);
+                nc_store((b10 + 3 * 48) + 32, sum[6]);
+                nc_store((b10 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 82432;
+                weights = nc_panel_48(weights, (b9 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b10 + m * 48), sum[0]);
+                nc_store((b10 + m * 48) + 8, sum[1]);
+                nc_store((b10 + m * 48) + 16, sum[2]);
+                nc_store((b10 + m * 48) + 24, sum[3]);
+                nc_store((b10 + m * 48) + 32, sum[4]);
+                nc_store((b10 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = 0x1.0000000000000p+3f;
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b->c_stage1_group_stage1_pool_e + m * 48) + i);
+                const vf v2 = v0 / nc_splat(v1);
+                const vf v3 = nc_load((b3 + m * 48) + i);
+                const vf v4 = nc_load((b10 + m * 48) + i);
+                const vf v5 = nc_load(((const float *)(w + 91648)) + i);
+                const vf v6 = v4 + v5;
+                const vf v7 = nc_sigmoid(v6);
+                const vf v8 = v3 * v7;
+                const vf v9 = v2 + v8;
+                nc_store((b14 + m * 48) + i, v9);
+                fold_0 = fold_0 + v9;
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b->c_stage1_group_stage1_pool_e + m * 48) + i, (48 % NC_LANES));
+                const vf v2 = v0 / nc_splat(v1);
+                const vf v3 = nc_load_part((b3 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = nc_load_part((b10 + m * 48) + i, (48 % NC_LANES));
+                const vf v5 = nc_load_part(((const float *)(w + 91648)) + i, (48 % NC_LANES));
+                const vf v6 = v4 + v5;
+                const vf v7 = nc_sigmoid(v6);
+                const vf v8 = v3 * v7;
+                const vf v9 = v2 + v8;
+                nc_store_part((b14 + m * 48) + i, v9, (48 % NC_LANES));
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v9[lane];
+                    rest_0 = rest_0 + one; }
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b15 + m * 1)) = rest_0;
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b15 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            vf fold_0 = nc_splat(0);
+            float rest_0 = 0;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                fold_0 = fold_0 + v5;
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v5 = v4 * v4;
+                for (int lane = 0; lane < (48 % NC_LANES); lane++) { const float one = v5[lane];
+                    rest_0 = rest_0 + one; }
+            }
+            rest_0 += nc_sum(fold_0);
+            *((b19 + m * 1)) = rest_0;
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v1 = *((b15 + m * 1));
+            const float v2 = 0x1.5555560000000p-6f;
+            const float v3 = v1 * v2;
+            const float v5 = *((b19 + m * 1));
+            const float v6 = v5 * v2;
+            const float v7 = 0x1.0c6f7a0000000p-20f;
+            const float v8 = v6 + v7;
+            const float v9 = __builtin_sqrtf(v8);
+            const float v10 = 1.0f / v9;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load(((const float *)(w + 91840)) + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load(((const float *)(w + 92032)) + i);
+                const vf v15 = v13 + v14;
+                nc_store((b27 + m * 48) + i, v15);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v4 = v0 - nc_splat(v3);
+                const vf v11 = v4 * nc_splat(v10);
+                const vf v12 = nc_load_part(((const float *)(w + 91840)) + i, (48 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = nc_load_part(((const float *)(w + 92032)) + i, (48 % NC_LANES));
+                const vf v15 = v13 + v14;
+                nc_store_part((b27 + m * 48) + i, v15, (48 % NC_LANES));
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 92224;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35, sum[0]);
+                nc_store(b35 + 8, sum[1]);
+                nc_store((b35 + 1 * 64), sum[2]);
+                nc_store((b35 + 1 * 64) + 8, sum[3]);
+                nc_store((b35 + 2 * 64), sum[4]);
+                nc_store((b35 + 2 * 64) + 8, sum[5]);
+                nc_store((b35 + 3 * 64), sum[6]);
+                nc_store((b35 + 3 * 64) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 92288;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 16, sum[0]);
+                nc_store(b35 + 24, sum[1]);
+                nc_store((b35 + 1 * 64) + 16, sum[2]);
+                nc_store((b35 + 1 * 64) + 24, sum[3]);
+                nc_store((b35 + 2 * 64) + 16, sum[4]);
+                nc_store((b35 + 2 * 64) + 24, sum[5]);
+                nc_store((b35 + 3 * 64) + 16, sum[6]);
+                nc_store((b35 + 3 * 64) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 92352;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 32, sum[0]);
+                nc_store(b35 + 40, sum[1]);
+                nc_store((b35 + 1 * 64) + 32, sum[2]);
+                nc_store((b35 + 1 * 64) + 40, sum[3]);
+                nc_store((b35 + 2 * 64) + 32, sum[4]);
+                nc_store((b35 + 2 * 64) + 40, sum[5]);
+                nc_store((b35 + 3 * 64) + 32, sum[6]);
+                nc_store((b35 + 3 * 64) + 40, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 92416;
+                weights = nc_panel_64_2(weights, b27, (b27 + 1 * 48), (b27 + 2 * 48), (b27 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b35 + 48, sum[0]);
+                nc_store(b35 + 56, sum[1]);
+                nc_store((b35 + 1 * 64) + 48, sum[2]);
+                nc_store((b35 + 1 * 64) + 56, sum[3]);
+                nc_store((b35 + 2 * 64) + 48, sum[4]);
+                nc_store((b35 + 2 * 64) + 56, sum[5]);
+                nc_store((b35 + 3 * 64) + 48, sum[6]);
+                nc_store((b35 + 3 * 64) + 56, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 92224;
+                weights = nc_panel_64(weights, (b27 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b35 + m * 64), sum[0]);
+                nc_store((b35 + m * 64) + 8, sum[1]);
+                nc_store((b35 + m * 64) + 16, sum[2]);
+                nc_store((b35 + m * 64) + 24, sum[3]);
+                nc_store((b35 + m * 64) + 32, sum[4]);
+                nc_store((b35 + m * 64) + 40, sum[5]);
+                nc_store((b35 + m * 64) + 48, sum[6]);
+                nc_store((b35 + m * 64) + 56, sum[7]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v0 = *((b->c_stage1_group_stage1_duration + m * 1));
+            for (ptrdiff_t i = 0; i + NC_LANES <= 32; i += NC_LANES) {
+                const vf v1 = nc_load(((const float *)(w + 104512)) + i);
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load(((const float *)(w + 104640)) + i);
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load(s->x_stage1_layer1_x_re + i);
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load(s->x_stage1_layer1_x_im + i);
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load((b35 + m * 64) + i);
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load((b35 + m * 64) + 32 + i);
+                const vf v21 = v19 + v20;
+                nc_store(s->x_stage1_layer1_x_re + i, v16);
+                nc_store(s->x_stage1_layer1_x_im + i, v21);
+            }
+            if (32 % NC_LANES) {
+                const ptrdiff_t i = 32 / NC_LANES * NC_LANES;
+                const vf v1 = nc_load_part(((const float *)(w + 104512)) + i, (32 % NC_LANES));
+                const vf v2 = nc_splat(v0) * v1;
+                const vf v3 = nc_exp(v2);
+                const vf v4 = nc_load_part(((const float *)(w + 104640)) + i, (32 % NC_LANES));
+                const vf v5 = nc_splat(v0) * v4;
+                vf sin_v6, cos_v6;
+                nc_sincos(v5, &sin_v6, &cos_v6);
+                const vf v6 = cos_v6;
+                const vf v7 = v3 * v6;
+                const vf v8 = nc_load_part(s->x_stage1_layer1_x_re + i, (32 % NC_LANES));
+                const vf v9 = v7 * v8;
+                const vf v10 = sin_v6;
+                const vf v11 = v3 * v10;
+                const vf v12 = nc_load_part(s->x_stage1_layer1_x_im + i, (32 % NC_LANES));
+                const vf v13 = v11 * v12;
+                const vf v14 = v9 - v13;
+                const vf v15 = nc_load_part((b35 + m * 64) + i, (32 % NC_LANES));
+                const vf v16 = v14 + v15;
+                const vf v17 = v7 * v12;
+                const vf v18 = v11 * v8;
+                const vf v19 = v17 + v18;
+                const vf v20 = nc_load_part((b35 + m * 64) + 32 + i, (32 % NC_LANES));
+                const vf v21 = v19 + v20;
+                nc_store_part(s->x_stage1_layer1_x_re + i, v16, (32 % NC_LANES));
+                nc_store_part(s->x_stage1_layer1_x_im + i, v21, (32 % NC_LANES));
+            }
+        }
+        memcpy((kept_stage1_layer1_x_re + m * 32), s->x_stage1_layer1_x_re, sizeof s->x_stage1_layer1_x_re);
+        memcpy((kept_stage1_layer1_x_im + m * 32), s->x_stage1_layer1_x_im, sizeof s->x_stage1_layer1_x_im);
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 104768;
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_re, (kept_stage1_layer1_x_re + 1 * 32), (kept_stage1_layer1_x_re + 2 * 32), (kept_stage1_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_im, (kept_stage1_layer1_x_im + 1 * 32), (kept_stage1_layer1_x_im + 2 * 32), (kept_stage1_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44, sum[0]);
+                nc_store(b44 + 8, sum[1]);
+                nc_store((b44 + 1 * 48), sum[2]);
+                nc_store((b44 + 1 * 48) + 8, sum[3]);
+                nc_store((b44 + 2 * 48), sum[4]);
+                nc_store((b44 + 2 * 48) + 8, sum[5]);
+                nc_store((b44 + 3 * 48), sum[6]);
+                nc_store((b44 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 104832;
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_re, (kept_stage1_layer1_x_re + 1 * 32), (kept_stage1_layer1_x_re + 2 * 32), (kept_stage1_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_im, (kept_stage1_layer1_x_im + 1 * 32), (kept_stage1_layer1_x_im + 2 * 32), (kept_stage1_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44 + 16, sum[0]);
+                nc_store(b44 + 24, sum[1]);
+                nc_store((b44 + 1 * 48) + 16, sum[2]);
+                nc_store((b44 + 1 * 48) + 24, sum[3]);
+                nc_store((b44 + 2 * 48) + 16, sum[4]);
+                nc_store((b44 + 2 * 48) + 24, sum[5]);
+                nc_store((b44 + 3 * 48) + 16, sum[6]);
+                nc_store((b44 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 104896;
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_re, (kept_stage1_layer1_x_re + 1 * 32), (kept_stage1_layer1_x_re + 2 * 32), (kept_stage1_layer1_x_re + 3 * 32), 32, sum);
+                weights = nc_panel_48_2(weights, kept_stage1_layer1_x_im, (kept_stage1_layer1_x_im + 1 * 32), (kept_stage1_layer1_x_im + 2 * 32), (kept_stage1_layer1_x_im + 3 * 32), 32, sum);
+                (void)weights;
+                nc_store(b44 + 32, sum[0]);
+                nc_store(b44 + 40, sum[1]);
+                nc_store((b44 + 1 * 48) + 32, sum[2]);
+                nc_store((b44 + 1 * 48) + 40, sum[3]);
+                nc_store((b44 + 2 * 48) + 32, sum[4]);
+                nc_store((b44 + 2 * 48) + 40, sum[5]);
+                nc_store((b44 + 3 * 48) + 32, sum[6]);
+                nc_store((b44 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 104768;
+                weights = nc_panel_48(weights, (kept_stage1_layer1_x_re + m * 32), 32, sum);
+                weights = nc_panel_48(weights, (kept_stage1_layer1_x_im + m * 32), 32, sum);
+                (void)weights;
+                nc_store((b44 + m * 48), sum[0]);
+                nc_store((b44 + m * 48) + 8, sum[1]);
+                nc_store((b44 + m * 48) + 16, sum[2]);
+                nc_store((b44 + m * 48) + 24, sum[3]);
+                nc_store((b44 + m * 48) + 32, sum[4]);
+                nc_store((b44 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            const float v6 = 0x1.2444f20000000p-4f;
+            const float v8 = 0x1.9884540000000p+0f;
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b44 + m * 48) + i);
+                const vf v1 = nc_load(((const float *)(w + 117056)) + i);
+                const vf v2 = nc_load((b27 + m * 48) + i);
+                const vf v3 = v1 * v2;
+                const vf v4 = v0 + v3;
+                const vf v5 = v4 * v4;
+                const vf v7 = v5 * nc_splat(v6);
+                const vf v9 = v7 + nc_splat(v8);
+                const vf v10 = v4 * v9;
+                const vf v11 = nc_sigmoid(v10);
+                const vf v12 = v4 * v11;
+                nc_store((b46 + m * 48) + i, v4);
+                nc_store((b52 + m * 48) + i, v12);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b44 + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part(((const float *)(w + 117056)) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b27 + m * 48) + i, (48 % NC_LANES));
+                const vf v3 = v1 * v2;
+                const vf v4 = v0 + v3;
+                const vf v5 = v4 * v4;
+                const vf v7 = v5 * nc_splat(v6);
+                const vf v9 = v7 + nc_splat(v8);
+                const vf v10 = v4 * v9;
+                const vf v11 = nc_sigmoid(v10);
+                const vf v12 = v4 * v11;
+                nc_store_part((b46 + m * 48) + i, v4, (48 % NC_LANES));
+                nc_store_part((b52 + m * 48) + i, v12, (48 % NC_LANES));
+            }
+        }
+    }
+    if (count == 4) {
+        {
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 117248;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53, sum[0]);
+                nc_store(b53 + 8, sum[1]);
+                nc_store((b53 + 1 * 48), sum[2]);
+                nc_store((b53 + 1 * 48) + 8, sum[3]);
+                nc_store((b53 + 2 * 48), sum[4]);
+                nc_store((b53 + 2 * 48) + 8, sum[5]);
+                nc_store((b53 + 3 * 48), sum[6]);
+                nc_store((b53 + 3 * 48) + 8, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 117312;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53 + 16, sum[0]);
+                nc_store(b53 + 24, sum[1]);
+                nc_store((b53 + 1 * 48) + 16, sum[2]);
+                nc_store((b53 + 1 * 48) + 24, sum[3]);
+                nc_store((b53 + 2 * 48) + 16, sum[4]);
+                nc_store((b53 + 2 * 48) + 24, sum[5]);
+                nc_store((b53 + 3 * 48) + 16, sum[6]);
+                nc_store((b53 + 3 * 48) + 24, sum[7]);
+            }
+            {
+                vf sum[8] = {{0}};
+                const unsigned char *weights = w + 117376;
+                weights = nc_panel_48_2(weights, b52, (b52 + 1 * 48), (b52 + 2 * 48), (b52 + 3 * 48), 48, sum);
+                (void)weights;
+                nc_store(b53 + 32, sum[0]);
+                nc_store(b53 + 40, sum[1]);
+                nc_store((b53 + 1 * 48) + 32, sum[2]);
+                nc_store((b53 + 1 * 48) + 40, sum[3]);
+                nc_store((b53 + 2 * 48) + 32, sum[4]);
+                nc_store((b53 + 2 * 48) + 40, sum[5]);
+                nc_store((b53 + 3 * 48) + 32, sum[6]);
+                nc_store((b53 + 3 * 48) + 40, sum[7]);
+            }
+        }
+    } else for (int m = begin; m < begin + count; m++) {
+        {
+            {
+                vf sum[6] = {{0}};
+                const unsigned char *weights = w + 117248;
+                weights = nc_panel_48(weights, (b52 + m * 48), 48, sum);
+                (void)weights;
+                nc_store((b53 + m * 48), sum[0]);
+                nc_store((b53 + m * 48) + 8, sum[1]);
+                nc_store((b53 + m * 48) + 16, sum[2]);
+                nc_store((b53 + m * 48) + 24, sum[3]);
+                nc_store((b53 + m * 48) + 32, sum[4]);
+                nc_store((b53 + m * 48) + 40, sum[5]);
+            }
+        }
+    }
+    for (int m = begin; m < begin + count; m++) {
+        {
+            for (ptrdiff_t i = 0; i + NC_LANES <= 48; i += NC_LANES) {
+                const vf v0 = nc_load((b14 + m * 48) + i);
+                const vf v1 = nc_load((b46 + m * 48) + i);
+                const vf v2 = nc_load((b53 + m * 48) + i);
+                const vf v3 = nc_load(((const float *)(w + 126464)) + i);
+                const vf v4 = v2 + v3;
+                const vf v5 = nc_sigmoid(v4);
+                const vf v6 = v1 * v5;
+                const vf v7 = v0 + v6;
+                nc_store((b->o_stage1_z + m * 48) + i, v7);
+            }
+            if (48 % NC_LANES) {
+                const ptrdiff_t i = 48 / NC_LANES * NC_LANES;
+                const vf v0 = nc_load_part((b14 + m * 48) + i, (48 % NC_LANES));
+                const vf v1 = nc_load_part((b46 + m * 48) + i, (48 % NC_LANES));
+                const vf v2 = nc_load_part((b53 + m * 48) + i, (48 % NC_LANES));
+                const vf v3 = nc_load_part(((const float *)(w + 126464)) + i, (48 % NC_LANES));
+                const vf v4 = v2 + v3;
+                const vf v5 = nc_sigmoid(v4);
+                const vf v6 = v1 * v5;
+                const vf v7 = v0 + v6;
+                nc_store_part((b->o_stage1_z + m * 48) + i, v7, (48 % NC_LANES));
+            }
+        }
+    }
+}
+
+static void nc_bulk_run_1(nc_stream *s, const unsigned char *w, nc_bulk *b) {
+    const int count = b->slots_1;
+    b->slots_1 = 0;
+    nc_batch_stage1_first(s, w, b, 0, count);
+    nc_batch_stage1_group(s, w, b, 0, count);
+    for (int m = 0; m < count; m++) {
+        memcpy(s->v_stage1_gap, (b->o_stage1_gap + m * 1), sizeof s->v_stage1_gap);
+        memcpy(s->x_stage1_y, (b->o_stage1_y + m * 48), sizeof s->x_stage1_y);
+        memcpy(s->v_stage1_z, (b->o_stage1_z + m * 48), sizeof s->v_stage1_z);
+        const uint64_t n5 = s->fired[5]++;
+        (void)n5;
+        {
+            nc_stage_head(s, w);
+            const uint64_t n6 = s->fired[6]++;
+            (void)n6;
+        }
+    }
+}
+
+static void nc_bulk_run_0(nc_stream *s, const unsigned char *w, nc_bulk *b) {
+    const int count = b->slots_0;
+    b->slots_0 = 0;
+    nc_batch_stage0_first(s, w, b, 0, count);
+    nc_batch_stage0_group(s, w, b, 0, count);
+    nc_batch_stage1_item(s, w, b, 0, count);
+    for (int m = 0; m < count; m++) {
+        memcpy(s->v_stage0_gap, (b->o_stage0_gap + m * 1), sizeof s->v_stage0_gap);
+        memcpy(s->x_stage0_y, (b->o_stage0_y + m * 48), sizeof s->x_stage0_y);
+        memcpy(s->v_stage0_z, (b->o_stage0_z + m * 48), sizeof s->v_stage0_z);
+        s->fired[2]++;
+        const uint64_t n3 = s->fired[3]++;
+        (void)n3;
+        if (n3 % 8 == 0) {
+            b->open_1 = 1;
+            if (b->open_1) {
+                memcpy((b->c_stage1_first_stage1_layer0_x_im + b->slots_1 * 32), (b->y_stage1_layer0_x_im + m * 32), 32 * sizeof(float));
+                memcpy((b->c_stage1_first_stage1_layer0_x_re + b->slots_1 * 32), (b->y_stage1_layer0_x_re + m * 32), 32 * sizeof(float));
+            } else {
+                nc_stage_stage1_first(s, w);
+                const uint64_t n4 = s->fired[4]++;
+                (void)n4;
+            }
+        }
+        if (n3 % 8 == 7) {
+            if (b->open_1) {
+                memcpy((b->c_stage1_group_stage1_duration + b->slots_1 * 1), (b->y_stage1_duration + m * 1), 1 * sizeof(float));
+                memcpy((b->c_stage1_group_stage1_pool_e + b->slots_1 * 48), (b->y_stage1_pool_e + m * 48), 48 * sizeof(float));
+                memcpy((b->c_stage1_group_stage1_pool_u + b->slots_1 * 48), (b->y_stage1_pool_u + m * 48), 48 * sizeof(float));
+                memset(s->x_stage1_pool_e, 0, sizeof s->x_stage1_pool_e);
+                memset(s->x_stage1_pool_u, 0, sizeof s->x_stage1_pool_u);
+                memset(s->x_stage1_duration, 0, sizeof s->x_stage1_duration);
+                b->open_1 = 0;
+                b->slots_1++;
+                if (b->slots_1 == 4) nc_bulk_run_1(s, w, b);
+            } else {
+                nc_stage_stage1_group(s, w);
+                memset(s->x_stage1_pool_e, 0, sizeof s->x_stage1_pool_e);
+                memset(s->x_stage1_pool_u, 0, sizeof s->x_stage1_pool_u);
+                memset(s->x_stage1_duration, 0, sizeof s->x_stage1_duration);
+                const uint64_t n5 = s->fired[5]++;
+                (void)n5;
+                {
+                    nc_stage_head(s, w);
+                    const uint64_t n6 = s->fired[6]++;
+                    (void)n6;
+                }
+            }
+        }
+    }
+}
+
+static void nc_bulk_item(nc_stream *s, const unsigned char *w, nc_bulk *b) {
+    const uint64_t n8 = s->fired[8]++;
+    (void)n8;
+    {
+        nc_stage_stage0_item(s, w);
+        const uint64_t n0 = s->fired[0]++;
+        (void)n0;
+        if (n0 % 8 == 0) {
+            b->open_0 = 1;
+            if (b->open_0) {
+                memcpy((b->c_stage0_first_stage0_layer0_x_im + b->slots_0 * 32), s->x_stage0_layer0_x_im, 32 * sizeof(float));
+                memcpy((b->c_stage0_first_stage0_layer0_x_re + b->slots_0 * 32), s->x_stage0_layer0_x_re, 32 * sizeof(float));
+            } else {
+                nc_stage_stage0_first(s, w);
+                const uint64_t n1 = s->fired[1]++;
+                (void)n1;
+            }
+        }
+        if (n0 % 8 == 7) {
+            if (b->open_0) {
+                memcpy((b->c_stage0_group_stage0_duration + b->slots_0 * 1), s->x_stage0_duration, 1 * sizeof(float));
+                memcpy((b->c_stage0_group_stage0_pool_e + b->slots_0 * 48), s->x_stage0_pool_e, 48 * sizeof(float));
+                memcpy((b->c_stage0_group_stage0_pool_u + b->slots_0 * 48), s->x_stage0_pool_u, 48 * sizeof(float));
+                memset(s->x_stage0_pool_e, 0, sizeof s->x_stage0_pool_e);
+                memset(s->x_stage0_pool_u, 0, sizeof s->x_stage0_pool_u);
+                memset(s->x_stage0_duration, 0, sizeof s->x_stage0_duration);
+                b->open_0 = 0;
+                b->slots_0++;
+                if (b->slots_0 == 4 || (s->fired[3] + (uint64_t)b->slots_0) % 8 == 0 || (!b->open_1 && s->fired[3] % 8)) nc_bulk_run_0(s, w, b);
+            } else {
+                nc_stage_stage0_group(s, w);
+                memset(s->x_stage0_pool_e, 0, sizeof s->x_stage0_pool_e);
+                memset(s->x_stage0_pool_u, 0, sizeof s->x_stage0_pool_u);
+                memset(s->x_stage0_duration, 0, sizeof s->x_stage0_duration);
+                const uint64_t n2 = s->fired[2]++;
+                (void)n2;
+                {
+                    nc_stage_stage1_item(s, w);
+                    const uint64_t n3 = s->fired[3]++;
+                    (void)n3;
+                    if (n3 % 8 == 0) {
+                        b->open_1 = 1;
+                        if (b->open_1) {
+                            memcpy((b->c_stage1_first_stage1_layer0_x_im + b->slots_1 * 32), s->x_stage1_layer0_x_im, 32 * sizeof(float));
+                            memcpy((b->c_stage1_first_stage1_layer0_x_re + b->slots_1 * 32), s->x_stage1_layer0_x_re, 32 * sizeof(float));
+                        } else {
+                            nc_stage_stage1_first(s, w);
+                            const uint64_t n4 = s->fired[4]++;
+                            (void)n4;
+                        }
+                    }
+                    if (n3 % 8 == 7) {
+                        if (b->open_1) {
+                            memcpy((b->c_stage1_group_stage1_duration + b->slots_1 * 1), s->x_stage1_duration, 1 * sizeof(float));
+                            memcpy((b->c_stage1_group_stage1_pool_e + b->slots_1 * 48), s->x_stage1_pool_e, 48 * sizeof(float));
+                            memcpy((b->c_stage1_group_stage1_pool_u + b->slots_1 * 48), s->x_stage1_pool_u, 48 * sizeof(float));
+                            memset(s->x_stage1_pool_e, 0, sizeof s->x_stage1_pool_e);
+                            memset(s->x_stage1_pool_u, 0, sizeof s->x_stage1_pool_u);
+                            memset(s->x_stage1_duration, 0, sizeof s->x_stage1_duration);
+                            b->open_1 = 0;
+                            b->slots_1++;
+                            if (b->slots_1 == 4) nc_bulk_run_1(s, w, b);
+                        } else {
+                            nc_stage_stage1_group(s, w);
+                            memset(s->x_stage1_pool_e, 0, sizeof s->x_stage1_pool_e);
+                            memset(s->x_stage1_pool_u, 0, sizeof s->x_stage1_pool_u);
+                            memset(s->x_stage1_duration, 0, sizeof s->x_stage1_duration);
+                            const uint64_t n5 = s->fired[5]++;
+                            (void)n5;
+                            {
+                                nc_stage_head(s, w);
+                                const uint64_t n6 = s->fired[6]++;
+                                (void)n6;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+static void nc_bulk_begin(nc_bulk *b) {
+    b->open_0 = b->slots_0 = 0;
+    b->open_1 = b->slots_1 = 0;
+}
+
+/* Brings everything up to date; an unfinished period goes on item by item. */
+static void nc_bulk_end(nc_stream *s, const unsigned char *w, nc_bulk *b) {
+    const int at_0 = b->slots_0;
+    if (at_0) nc_bulk_run_0(s, w, b);
+    if (b->open_0) {
+        if (s->fired[0] % 8 > 0) {
+            nc_batch_stage0_first(s, w, b, at_0, 1);
+            memcpy(s->x_stage0_y, (b->o_stage0_y + at_0 * 48), sizeof s->x_stage0_y);
+        }
+    }
+    (void)at_0;
+    const int at_1 = b->slots_1;
+    if (at_1) nc_bulk_run_1(s, w, b);
+    if (b->open_1) {
+        if (s->fired[3] % 8 > 0) {
+            nc_batch_stage1_first(s, w, b, at_1, 1);
+            memcpy(s->x_stage1_y, (b->o_stage1_y + at_1 * 48), sizeof s->x_stage1_y);
+        }
+    }
+    (void)at_1;
+}
+
 static void nc_answer(nc_stream *s, const unsigned char *w, float *logits) {
     nc_stage_readout(s, w);
     memcpy(logits, s->v_logits, 4 * NC_CLASSES);
@@ -1716,7 +3821,7 @@ NC_INLINE void nc_prefetch(const unsigned char *w, int64_t token) {
 }
 
 
-/* Front end token_dt, sessions and the C interface. The program above defines the NC_ constants, `nc_stream`, `nc_item`,
+/* Sessions and the C interface; the front end follows, token_dt.c or window.c. The program above defines the NC_ constants, `nc_stream`, `nc_item`,
  * `nc_answer`, `nc_recount`, `nc_reset_states`, `nc_prefetch`, `nc_states` and `nc_labels`. */
 
 #include <stdio.h>
@@ -1732,7 +3837,16 @@ struct nc_session {
     nc_stream stream;
     const unsigned char *weights;
     double tick_us;
+#if NC_SCRATCH
+    _Alignas(64) unsigned char scratch[NC_SCRATCH];
+#endif
 };
+#if defined(NC_WINDOW)
+static int nc_window_fits(const nc_window *window);
+#endif
+#if NC_SCRATCH
+static unsigned char *nc_scratch(nc_stream *s) { return ((nc_session *)s)->scratch; }
+#endif
 
 typedef struct {
     unsigned char magic[8];
@@ -1751,9 +3865,11 @@ static const unsigned char nc_snapshot_magic[8] = {'N', 'C', 'S', 'N', 'A', 'P',
 
 /* -- library ------------------------------------------------------------------------------------------------------ */
 
-uint32_t nc_abi_version(void) { return NC_ABI_VERSION; }
+/* What is called before the processor has been asked is plain code, see processor.c. */
 
-const char *nc_message(int code) {
+NC_PLAIN uint32_t nc_abi_version(void) { return NC_ABI_VERSION; }
+
+NC_PLAIN const char *nc_message(int code) {
     static const char *const sentences[] = {
         "no error",
         "an argument is null or out of range",
@@ -1766,28 +3882,33 @@ const char *nc_message(int code) {
         "an event has a token outside the model's vocabulary",
         "a snapshot is damaged or was taken of another program",
         "this processor lacks instructions that the library was compiled for",
+        "all events of a window have the same time, for which the model has no answer",
     };
     return code <= 0 && code > -(int)(sizeof sentences / sizeof *sentences) ? sentences[-code] : "unknown error";
 }
 
-int nc_query(nc_info *info, size_t size_of_info) {
+NC_PLAIN int nc_query(nc_info *info, size_t size_of_info) {
+    static const nc_info about = {
+        .abi = NC_ABI_VERSION,
+        .classes = NC_CLASSES,
+        .states = NC_STATES,
+        .first_readout = NC_FIRST_READOUT,
+        .width = NC_WIDTH,
+        .height = NC_HEIGHT,
+        .bulk_items = NC_BULK_ITEMS,
+        .delay_items = NC_DELAY_ITEMS,
+        .session_bytes = sizeof(nc_session),
+        .snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream),
+        .weights_bytes = NC_WEIGHTS_BYTES,
+        .name = NC_FAMILY,
+    };
     if (!info) return NC_ERROR_ARGUMENT;
     if (size_of_info != sizeof *info) return NC_ERROR_SIZE;
-    memset(info, 0, sizeof *info);
-    info->abi = NC_ABI_VERSION;
-    info->classes = NC_CLASSES;
-    info->states = NC_STATES;
-    info->first_readout = NC_FIRST_READOUT;
-    info->width = NC_WIDTH;
-    info->height = NC_HEIGHT;
-    info->session_bytes = sizeof(nc_session);
-    info->snapshot_bytes = sizeof(nc_snapshot_header) + sizeof(nc_stream);
-    info->weights_bytes = NC_WEIGHTS_BYTES;
-    strncpy(info->name, NC_FAMILY, sizeof info->name - 1);
+    *info = about;
     return NC_OK;
 }
 
-const char *nc_label(uint32_t number) {
+NC_PLAIN const char *nc_label(uint32_t number) {
 #if NC_LABELS
     if (number < NC_LABELS) return nc_labels[number];
 #endif
@@ -1795,43 +3916,12 @@ const char *nc_label(uint32_t number) {
     return NULL;
 }
 
-int nc_describe_state(uint32_t number, nc_state_info *info) {
+NC_PLAIN int nc_describe_state(uint32_t number, nc_state_info *info) {
     if (!info || number >= NC_STATES) return NC_ERROR_ARGUMENT;
     info->name = nc_states[number].name;
     info->dtype = nc_states[number].dtype;
     info->bytes = nc_states[number].bytes;
     return NC_OK;
-}
-
-/* Whether this processor has what the code was compiled for. */
-static int nc_processor_fits(void) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    int fits = 1;
-#ifdef __SSE4_2__
-    fits &= __builtin_cpu_supports("sse4.2") != 0;
-#endif
-#ifdef __AVX2__
-    fits &= __builtin_cpu_supports("avx2") != 0;
-#endif
-#ifdef __FMA__
-    fits &= __builtin_cpu_supports("fma") != 0;
-#endif
-#ifdef __AVX512F__
-    fits &= __builtin_cpu_supports("avx512f") != 0;
-#endif
-#ifdef __AVX512VL__
-    fits &= __builtin_cpu_supports("avx512vl") != 0;
-#endif
-#ifdef __AVX512BW__
-    fits &= __builtin_cpu_supports("avx512bw") != 0;
-#endif
-#ifdef __AVX512VNNI__
-    fits &= __builtin_cpu_supports("avx512vnni") != 0;
-#endif
-    return fits;
-#else
-    return 1;
-#endif
 }
 
 /* -- models ------------------------------------------------------------------------------------------------------- */
@@ -1853,11 +3943,7 @@ static int nc_header_fits(const unsigned char *weights) {
            header.size == NC_WEIGHTS_BYTES;
 }
 
-int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
-    if (!model) return NC_ERROR_ARGUMENT;
-    *model = NULL;
-    if (!weights) return NC_ERROR_ARGUMENT;
-    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+static __attribute__((noinline)) int nc_from_memory(const void *weights, size_t size, nc_model **model) {
     if (size != NC_WEIGHTS_BYTES || !nc_header_fits(weights)) return NC_ERROR_WEIGHTS;
     unsigned char *memory = nc_weights_memory();
     if (!memory) return NC_ERROR_MEMORY;
@@ -1866,11 +3952,7 @@ int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
     return NC_OK;
 }
 
-int nc_model_open(const char *folder, nc_model **model) {
-    if (!model) return NC_ERROR_ARGUMENT;
-    *model = NULL;
-    if (!folder) return NC_ERROR_ARGUMENT;
-    if (!nc_processor_fits()) return NC_ERROR_PROCESSOR;
+static __attribute__((noinline)) int nc_from_folder(const char *folder, nc_model **model) {
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/model.weights", folder);
     if (length < 0 || (size_t)length >= sizeof path) return NC_ERROR_ARGUMENT;
@@ -1891,6 +3973,20 @@ int nc_model_open(const char *folder, nc_model **model) {
     }
     *model = (nc_model *)memory;
     return NC_OK;
+}
+
+NC_PLAIN int nc_model_from_memory(const void *weights, size_t size, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!weights) return NC_ERROR_ARGUMENT;
+    return nc_processor_fits() ? nc_from_memory(weights, size, model) : NC_ERROR_PROCESSOR;
+}
+
+NC_PLAIN int nc_model_open(const char *folder, nc_model **model) {
+    if (!model) return NC_ERROR_ARGUMENT;
+    *model = NULL;
+    if (!folder) return NC_ERROR_ARGUMENT;
+    return nc_processor_fits() ? nc_from_folder(folder, model) : NC_ERROR_PROCESSOR;
 }
 
 void nc_model_close(nc_model *model) { free(model); }
@@ -1949,65 +4045,14 @@ NC_INLINE int64_t nc_token(int64_t x, int64_t y, int64_t p) {
 #endif
 }
 
-/* Takes a checked event; returns whether an item became complete and was processed. */
-NC_INLINE int nc_take(nc_session *session, int64_t t, int64_t token) {
-    nc_stream *s = &session->stream;
-    int first = s->position.events == 0;
-    int64_t gap = first ? 0 : t - s->position.last;
-    s->position.events++;
-    s->position.last = t;
-#if NC_GAP_AFTER
-    int64_t now = s->position.pending;
-    s->position.pending = token;
-    /* The row is needed when the next event arrives: by then it is in the cache. */
-    nc_prefetch(session->weights, token);
-    if (first) return 0;
-    token = now;
-#endif
-#ifdef NC_FIXED_DT
-    (void)gap;
-    float dt = (float)(NC_FIXED_DT / 1000);
-#else
-    float dt = (float)((double)gap * session->tick_us / 1000);
-#endif
-    s->position.elapsed += dt;
-    s->position.token = token;
-    s->position.dt = dt;
-    s->position.elapsed_item = (float)s->position.elapsed;
-    nc_item(s, session->weights);
-    s->position.items++;
-    return 1;
-}
+/* nc_push and nc_push_many are the front end's: token_dt.c or window.c. */
 
-int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p) {
+int nc_settle(nc_session *session) {
     if (!session) return NC_ERROR_ARGUMENT;
-    const nc_stream *s = &session->stream;
-    int code = nc_check(s->position.last, s->position.events == 0, t, x, y);
-    if (code) return code;
-    int64_t token = nc_token(x, y, p != 0);
-    if (token >= NC_VOCABULARY) return NC_ERROR_TOKEN;
-    return nc_take(session, t, token);
-}
-
-int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
-                     const uint8_t *p) {
-    if (!session || (count && (!t || !x || !y || !p))) return NC_ERROR_ARGUMENT;
-    const nc_stream *s = &session->stream;
-    int64_t last = s->position.last;
-    for (size_t k = 0; k < count; k++) {
-        int code = nc_check(last, s->position.events == 0 && k == 0, t[k], x[k], y[k]);
-        if (!code && nc_token(x[k], y[k], p[k] != 0) >= NC_VOCABULARY) code = NC_ERROR_TOKEN;
-        if (code) return code;
-        last = t[k];
-    }
-    int64_t items = 0;
-    for (size_t k = 0; k < count; k++) {
-#if !NC_GAP_AFTER
-        if (k + 1 < count) nc_prefetch(session->weights, nc_token(x[k + 1], y[k + 1], p[k + 1] != 0));
+#if NC_DELAY_ITEMS
+    nc_finish(&session->stream, session->weights);
 #endif
-        items += nc_take(session, t[k], nc_token(x[k], y[k], p[k] != 0));
-    }
-    return items;
+    return NC_OK;
 }
 
 int nc_readout(nc_session *session, float *logits, size_t count) {
@@ -2052,6 +4097,9 @@ int nc_set_position(nc_session *session, const nc_position *position, size_t siz
     if (!nc_position_fits(position)) return NC_ERROR_SNAPSHOT;
     session->stream.position = *position;
     nc_recount(&session->stream);
+#if NC_DELAY_ITEMS
+    nc_drop(&session->stream);
+#endif
     return NC_OK;
 }
 
@@ -2076,7 +4124,120 @@ int nc_restore(nc_session *session, const void *data, size_t size) {
     nc_position position;
     memcpy(&position, (const char *)data + sizeof header + offsetof(nc_stream, position), sizeof position);
     if (!nc_position_fits(&position)) return NC_ERROR_SNAPSHOT;
+#if defined(NC_WINDOW)
+    nc_window window;
+    memcpy(&window, (const char *)data + sizeof header + offsetof(nc_stream, window), sizeof window);
+    if (!nc_window_fits(&window)) return NC_ERROR_SNAPSHOT;
+#endif
     memcpy(&session->stream, (const char *)data + sizeof header, sizeof session->stream);
+#if !NC_DELAY_ITEMS
     nc_recount(&session->stream);
+#endif
     return NC_OK;
+}
+
+/* Front end token_dt: a token and the gap before or after it. */
+
+/* Takes a checked event; returns whether an item became complete and was processed. */
+NC_INLINE int nc_take(nc_session *session, int64_t t, int64_t token, void *bulk) {
+    nc_stream *s = &session->stream;
+    int first = s->position.events == 0;
+    int64_t gap = first ? 0 : t - s->position.last;
+    s->position.events++;
+    s->position.last = t;
+#if NC_GAP_AFTER
+    int64_t now = s->position.pending;
+    s->position.pending = token;
+    /* The row is needed when the next event arrives: by then it is in the cache. */
+    nc_prefetch(session->weights, token);
+    if (first) return 0;
+    token = now;
+#endif
+#ifdef NC_FIXED_DT
+    (void)gap;
+    float dt = (float)(NC_FIXED_DT / 1000);
+#else
+    float dt = (float)((double)gap * session->tick_us / 1000);
+#endif
+    s->position.elapsed += dt;
+    s->position.token = token;
+    s->position.dt = dt;
+    s->position.elapsed_item = (float)s->position.elapsed;
+#if NC_BULK_ITEMS
+    if (bulk) nc_bulk_item(s, session->weights, bulk);
+    else
+#endif
+        nc_item(s, session->weights);
+    (void)bulk;
+    s->position.items++;
+    return 1;
+}
+
+int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p) {
+    if (!session) return NC_ERROR_ARGUMENT;
+    const nc_stream *s = &session->stream;
+    int code = nc_check(s->position.last, s->position.events == 0, t, x, y);
+    if (code) return code;
+    int64_t token = nc_token(x, y, p != 0);
+    if (token >= NC_VOCABULARY) return NC_ERROR_TOKEN;
+    return nc_take(session, t, token, NULL);
+}
+
+static int64_t nc_push_all(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
+                           const uint8_t *p, int in_bulk) {
+    if (!session || (count && (!t || !x || !y || !p))) return NC_ERROR_ARGUMENT;
+    const nc_stream *s = &session->stream;
+    int64_t last = s->position.last;
+    for (size_t k = 0; k < count; k++) {
+        int code = nc_check(last, s->position.events == 0 && k == 0, t[k], x[k], y[k]);
+        if (!code && nc_token(x[k], y[k], p[k] != 0) >= NC_VOCABULARY) code = NC_ERROR_TOKEN;
+        if (code) return code;
+        last = t[k];
+    }
+    int64_t items = 0;
+#if NC_BULK_ITEMS
+    if (in_bulk && count >= NC_BULK_ITEMS) {
+        nc_bulk bulk;
+#if NC_DELAY_ITEMS
+        nc_finish(&session->stream, session->weights);
+#endif
+        nc_bulk_begin(&bulk);
+        for (size_t k = 0; k < count; k++) {
+#if !NC_GAP_AFTER
+            if (k + 1 < count) nc_prefetch(session->weights, nc_token(x[k + 1], y[k + 1], p[k + 1] != 0));
+#endif
+            items += nc_take(session, t[k], nc_token(x[k], y[k], p[k] != 0), &bulk);
+        }
+        nc_bulk_end(&session->stream, session->weights, &bulk);
+        return items;
+    }
+#endif
+    for (size_t k = 0; k < count; k++) {
+#if !NC_GAP_AFTER
+        if (k + 1 < count) nc_prefetch(session->weights, nc_token(x[k + 1], y[k + 1], p[k + 1] != 0));
+#endif
+        items += nc_take(session, t[k], nc_token(x[k], y[k], p[k] != 0), NULL);
+    }
+    (void)in_bulk;
+    return items;
+}
+
+int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
+                     const uint8_t *p) {
+    return nc_push_all(session, count, t, x, y, p, 1);
+}
+
+int64_t nc_push_singly(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
+                       const uint8_t *p) {
+    return nc_push_all(session, count, t, x, y, p, 0);
+}
+
+int nc_get_window(const nc_session *session, uint32_t part, int64_t *token, int64_t *time, size_t count) {
+    (void)session, (void)part, (void)token, (void)time, (void)count;
+    return NC_ERROR_ARGUMENT;
+}
+
+int nc_set_window(nc_session *session, uint32_t part, const int64_t *token, const int64_t *time, size_t count) {
+    (void)session, (void)part, (void)token, (void)time, (void)count;
+    return NC_ERROR_ARGUMENT;
 }

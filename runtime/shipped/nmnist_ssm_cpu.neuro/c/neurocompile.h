@@ -31,7 +31,8 @@ enum {
     NC_ERROR_TIME = -7,      /* an event goes back in time, or its time is impossible */
     NC_ERROR_TOKEN = -8,     /* an event has a token outside the vocabulary */
     NC_ERROR_SNAPSHOT = -9,  /* a snapshot is damaged or belongs to another program */
-    NC_ERROR_PROCESSOR = -10 /* the processor lacks instructions that the library was compiled for */
+    NC_ERROR_PROCESSOR = -10, /* the processor lacks instructions that the library was compiled for */
+    NC_ERROR_STILL = -11      /* all events of a window have the same time */
 };
 
 typedef struct nc_model nc_model;
@@ -44,6 +45,8 @@ typedef struct nc_info {
     uint32_t states;         /* number of state tensors */
     uint32_t first_readout;  /* items after which the readout rests on a complete group */
     uint32_t width, height;  /* of the sensor */
+    uint32_t bulk_items;     /* pushes of at least so many events share the reading of weights; 0: none do */
+    uint32_t delay_items;    /* items that an answer may lack, see `nc_settle`; 0: it lacks none */
     uint64_t session_bytes;  /* memory of one session */
     uint64_t snapshot_bytes; /* size of a snapshot */
     uint64_t weights_bytes;  /* size of model.weights */
@@ -91,10 +94,18 @@ NC_API int nc_session_place(const nc_model *model, double tick_us, void *memory,
 NC_API void nc_session_close(nc_session *session);
 NC_API int nc_reset(nc_session *session);
 
-/* Events: x column or channel, y row or ear, p polarity. Both return the number of items that became complete. */
+/* Events: x column or channel, y row or ear, p polarity. All return the number of items that became complete.
+ * `nc_push_many` puts firings off until several can share the reading of weights, and is up to date when it returns;
+ * `nc_push_singly` takes one event after the other. */
 NC_API int nc_push(nc_session *session, int64_t t, int32_t x, int32_t y, int32_t p);
 NC_API int64_t nc_push_many(nc_session *session, size_t count, const int64_t *t, const uint16_t *x, const uint16_t *y,
                             const uint8_t *p);
+NC_API int64_t nc_push_singly(nc_session *session, size_t count, const int64_t *t, const uint16_t *x,
+                              const uint16_t *y, const uint8_t *p);
+
+/* Exported with --smooth, a library spreads rare work over the events that follow, and an answer may lack what the last
+ * `delay_items` items would have brought. This does all work that is left; afterwards nothing is lacking. */
+NC_API int nc_settle(nc_session *session);
 
 /* The running answer, one number per class. `count` must be `classes`. */
 NC_API int nc_readout(nc_session *session, float *logits, size_t count);
@@ -104,6 +115,10 @@ NC_API int nc_get_state(const nc_session *session, uint32_t number, void *data, 
 NC_API int nc_set_state(nc_session *session, uint32_t number, const void *data, size_t size);
 NC_API int nc_get_position(const nc_session *session, nc_position *position, size_t size_of_position);
 NC_API int nc_set_position(nc_session *session, const nc_position *position, size_t size_of_position);
+/* Programs that answer for windows: part 0 are the newest events, oldest first, as many as a window at most; part 1 is the
+ * last complete window. Set the position first. */
+NC_API int nc_get_window(const nc_session *session, uint32_t part, int64_t *token, int64_t *time, size_t count);
+NC_API int nc_set_window(nc_session *session, uint32_t part, const int64_t *token, const int64_t *time, size_t count);
 NC_API int nc_snapshot(const nc_session *session, void *data, size_t size);
 NC_API int nc_restore(nc_session *session, const void *data, size_t size);
 
