@@ -108,9 +108,7 @@ def require(target: TargetSpec) -> None:
         refuse(target)
 
 
-def build(
-    program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None
-) -> Artefact:
+def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None) -> Artefact:
     """Lowers a captured program.
 
     Args:
