@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def script(kit: Path, name: str, *arguments: str, **variables: str) -> subproces
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, **variables},
+        # The scripts say python3: the interpreter that runs the tests has what they need.
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **variables},
     )
 
 
