@@ -51,7 +51,7 @@ def show_export(result: Export) -> None:
     """Prints where the bundle is, what it computes, and how well."""
     manifest = result.manifest
     program, parity = manifest["program"], manifest["parity"]
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     for note in result.notes:
         console.print(f"note      {note}")
     what = "bundle" if (result.path / "manifest.json").exists() else "kit"
