@@ -176,8 +176,21 @@ class CLI(LightningCLI):
         return [best, last]
 
     def before_fit(self) -> None:
-        """Starts the clock."""
+        """Opens the data before loggers make their folders, so that a refusal leaves nothing; starts the clock."""
+        self.datamodule.setup("fit")
         self._begin = time.monotonic()
+
+    def before_validate(self) -> None:
+        """See `before_fit`."""
+        self.datamodule.setup("validate")
+
+    def before_test(self) -> None:
+        """See `before_fit`."""
+        self.datamodule.setup("test")
+
+    def before_predict(self) -> None:
+        """See `before_fit`."""
+        self.datamodule.setup("predict")
 
     def after_fit(self) -> None:
         """Tests with the chosen checkpoint and writes the model and its scores."""

@@ -36,6 +36,15 @@ def run(made_up, tmp_path_factory) -> Path:
     return output
 
 
+def test_data_that_cannot_be_used_leaves_no_folder(run, tmp_path, capsys):
+    output, none = tmp_path / "run", ["--data.root", str(tmp_path / "none")]
+    checkpoint = next((run / "checkpoints").iterdir())
+    for command in (["fit"], ["validate", "--ckpt_path", str(checkpoint)], ["test", "--ckpt_path", str(checkpoint)]):
+        assert main([*command, *TINY, *none, "--output", str(output)]) == 2
+        assert "does not exist" in capsys.readouterr().err
+        assert not output.exists()
+
+
 def test_fit_leaves_model_scores_logs_and_configuration(run):
     names = {path.name for path in run.iterdir()}
     assert {"model.safetensors", "metrics.json", "metrics.csv", "config.yaml", "checkpoints"} <= names
