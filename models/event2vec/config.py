@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.hyperparameters import build
 from runtime.errors import UserError
 
 PUBLISHED = {"P": "polarities", "H": "height", "W": "width", "n_classes": "num_classes"}
@@ -124,14 +125,7 @@ class Event2VecConfig:
                 raise UserError(f"event2vec config: {small} differs from {full}; events are only taken in full size")
         if values.pop("activation", "relu") != "relu":
             raise UserError("event2vec config: activation must be relu, as in every published network")
-        known = {field.name: field.default is MISSING for field in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise UserError(
-                f"event2vec config: {', '.join(unknown)} is not known; known names: {', '.join(sorted(known))}"
-            )
-        if missing := [name for name, required in known.items() if required and name not in values]:
-            raise UserError(f"event2vec config: {', '.join(missing)} is missing; add it")
-        return cls(**values)
+        return build(cls, values, "event2vec")
 
 
 def _wrong(name: str, value: Any, wanted: str) -> UserError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from models.hyperparameters import build
 from runtime.errors import UserError
 
 CHOICES = {
@@ -28,7 +29,6 @@ COUNTS = (
 )
 SWITCHES = ("conj_sym", "clip_eigs", "prenorm", "batchnorm")
 WITHOUT_EFFECT = ("pooling_every_n_layers",)
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class EventSSMConfig:
         Raises:
             UserError: If a name is unknown or missing, or a value is out of range.
         """
-        return build(cls, table)
+        return build(cls, table, "event-ssm")
 
     @classmethod
     def from_upstream(
@@ -193,20 +193,6 @@ class EventSSMConfig:
         """
         given = {"num_embeddings": num_embeddings, "num_classes": num_classes}
         return cls.from_json(merge_upstream(table) | {name: n for name, n in given.items() if n is not None})
-
-
-def build(kind: type[Config], table: Mapping[str, Any]) -> Config:
-    """Makes a configuration of class `kind` from its names and values.
-
-    Raises:
-        UserError: If a name is unknown or missing.
-    """
-    known = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(table) - set(known)):
-        raise UserError(f"event-ssm config: {', '.join(unknown)} is not known; known names: {', '.join(sorted(known))}")
-    if missing := [name for name, required in known.items() if required and name not in table]:
-        raise UserError(f"event-ssm config: {', '.join(missing)} is missing; add it")
-    return kind(**table)
 
 
 def merge_upstream(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from models.event_ssm.config import EventSSMConfig, build, merge_upstream
+from models.event_ssm.config import EventSSMConfig, merge_upstream
+from models.hyperparameters import build
 from runtime.errors import UserError
 
 WITHOUT_EFFECT = ("ssm_block_size", "C_init", "conj_sym", "clip_eigs", "dt_min", "dt_max", "dropout")
@@ -96,4 +97,4 @@ class EventSSMPortConfig:
             UserError: If a value is missing, unknown or out of range.
         """
         values = {name: value for name, value in merge_upstream(table).items() if name not in WITHOUT_EFFECT}
-        return build(cls, values | {"attention_pool": attention_pool})
+        return build(cls, values | {"attention_pool": attention_pool}, "event-ssm")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from models.config_file import nearby
-from models.event_ssm.config import build
 from models.event_ssm.flax import check_shapes
 from models.event_ssm.port import EventSSMPort
 from models.event_ssm.port_config import EventSSMPortConfig
 from models.families.base import Identity, Request
 from models.families.published_config import complete, labels_of, sensor
+from models.hyperparameters import build
 from runtime.errors import UserError
 
 
@@ -52,13 +52,13 @@ class EventSSMPortFamily:
         if "model" in table:
             config = EventSSMPortConfig.from_upstream(table, attention_pool="attn_pool.weight" in tensors)
         else:
-            config = build(EventSSMPortConfig, table)
+            config = build(EventSSMPortConfig, table, "event-ssm")
         front_end, notes = sensor(request.config, config.num_embeddings, "linear")
         return Identity(config, front_end, labels_of(request.config), ("configuration as given", *notes))
 
     def config(self, table: Mapping[str, Any]) -> EventSSMPortConfig:
         """The configuration of a header."""
-        return build(EventSSMPortConfig, table)
+        return build(EventSSMPortConfig, table, "event-ssm")
 
     def build(self, config: EventSSMPortConfig) -> nn.Module:
         """A network with the published recurrence."""

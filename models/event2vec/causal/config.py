@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.hyperparameters import build
 from runtime.errors import UserError
 
 ATTENTIONS = ("gated_linear", "forgetting_causal")
@@ -117,14 +118,7 @@ class CausalConfig:
         Raises:
             UserError: If a name is unknown or missing, or a value is out of range.
         """
-        known = {field.name: field.default is MISSING for field in fields(cls)}
-        if unknown := sorted(set(table) - set(known)):
-            raise UserError(
-                f"event2vec_causal config: {', '.join(unknown)} is not known; known names: {', '.join(sorted(known))}"
-            )
-        if missing := [name for name, required in known.items() if required and name not in table]:
-            raise UserError(f"event2vec_causal config: {', '.join(missing)} is missing; add it")
-        return cls(**table)
+        return build(cls, table, "event2vec_causal")
 
 
 def _real(value: Any) -> bool:
