@@ -24,8 +24,8 @@ from benchmarks.step_latency.sessions import by_length, interleaved, memory
 from benchmarks.step_latency.subject import Subject, open_subject
 from benchmarks.step_latency.table import markdown
 from models.event_ssm.presets import PRESETS
-from neurocompile.targets.cpu.devices import toolchain
-from neurocompile.targets.cpu.formats import FORMATS
+from neurocompile.targets.cpu.placement.formats import FORMATS
+from neurocompile.targets.cpu.toolchains.devices import toolchain
 from runtime import machine
 from runtime.backends.source import FLAGS
 from runtime.errors import guard

@@ -16,7 +16,7 @@ from benchmarks.step_latency.stages import instrumented, stage_times
 from benchmarks.step_latency.subject import Subject
 from neurocompile.lowering import lower
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu.devices import format_of, toolchain
+from neurocompile.targets.cpu.toolchains.devices import format_of, toolchain
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.front_ends import front_end
 from runtime.schedule import firings

@@ -19,9 +19,9 @@ import numpy as np
 
 from neurocompile.lowering import LoopProgram
 from neurocompile.lowering.loops import Apply, Let, MatVec, Nest, accesses
-from neurocompile.targets.cpu.compiler import find_compiler
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import ITEM_BYTES, row_stride
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, row_stride
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime.program import ProgramSpec
 from runtime.schedule import firings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neurocompile.targets.cpu.compiler import find_compiler
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime.backends.native import NativeSession
 from runtime.errors import InternalError
 from runtime.events.container import Events

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.step_latency.loop import Loop, Recording
-from neurocompile.targets.cpu.layout import identifier
+from neurocompile.targets.cpu.placement.layout import identifier
 from runtime.backends.native import NativeSession
 from runtime.errors import InternalError
 from runtime.program import ProgramSpec

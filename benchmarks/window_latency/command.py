@@ -23,7 +23,7 @@ from models.event2vec import Event2Vec
 from models.event2vec.presets import PRESETS
 from neurocompile.lowering import lower
 from neurocompile.sequences import fit_to_sensor, shipped_sequence
-from neurocompile.targets.cpu.compiler import find_compiler
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime import machine
 from runtime.errors import GateError, guard
 from runtime.events import Events

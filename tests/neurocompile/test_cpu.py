@@ -15,9 +15,9 @@ import pytest
 from neurocompile.lowering import lower
 from neurocompile.reference import reference_session
 from neurocompile.targets import TargetSpec, cpu, find_target
-from neurocompile.targets.cpu.compiler import Compiler, find_compiler
-from neurocompile.targets.cpu.devices import shape_of, toolchain
-from neurocompile.targets.cpu.formats import FORMATS, pair_words, quantise, to_bf16
+from neurocompile.targets.cpu.placement.formats import FORMATS, pair_words, quantise, to_bf16
+from neurocompile.targets.cpu.toolchains.compiler import Compiler, find_compiler
+from neurocompile.targets.cpu.toolchains.devices import shape_of, toolchain
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import InternalError, UserError
 from runtime.events import Events
@@ -242,7 +242,7 @@ def test_8_bits_have_a_scale_per_output_and_small_error():
 
 
 def test_cc_from_the_environment_is_taken(monkeypatch):
-    from neurocompile.targets.cpu import compiler
+    from neurocompile.targets.cpu.toolchains import compiler
 
     compiler.system_compiler.cache_clear()
     monkeypatch.setenv("CC", "sh -c")

@@ -11,10 +11,10 @@ import torch
 
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention as reference
 from neurocompile.targets import cpu
-from neurocompile.targets.cpu.arena import attention_bytes
-from neurocompile.targets.cpu.attention_code import attention_kernels, queries
-from neurocompile.targets.cpu.compiler import find_compiler
-from neurocompile.targets.cpu.product_code import Shape
+from neurocompile.targets.cpu.code.attention import attention_kernels, queries
+from neurocompile.targets.cpu.code.products import Shape
+from neurocompile.targets.cpu.placement.arena import attention_bytes
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 
 pytestmark = pytest.mark.skipif(bool(cpu.availability().build), reason="no C compiler")
 KINDS = {

@@ -12,7 +12,7 @@ import pytest
 from neurocompile.lowering import lower
 from neurocompile.lowering.clusters import find_clusters
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu.compiler import find_compiler
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.events import Events
 

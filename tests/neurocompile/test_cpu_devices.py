@@ -12,11 +12,11 @@ import pytest
 
 from neurocompile.parity import prove
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu import devices, emulation, features
-from neurocompile.targets.cpu.compiler import Compiler, find_compiler, system_compiler, zig_compiler
-from neurocompile.targets.cpu.devices import DEVICES, GLIBC, format_of, shape_of, toolchain
-from neurocompile.targets.cpu.emulation import EmulatedSession, Emulator, find_emulator
-from neurocompile.targets.cpu.formats import FORMATS, QUADS
+from neurocompile.targets.cpu.placement.formats import FORMATS, QUADS
+from neurocompile.targets.cpu.toolchains import devices, emulation, features
+from neurocompile.targets.cpu.toolchains.compiler import Compiler, find_compiler, system_compiler, zig_compiler
+from neurocompile.targets.cpu.toolchains.devices import DEVICES, GLIBC, format_of, shape_of, toolchain
+from neurocompile.targets.cpu.toolchains.emulation import EmulatedSession, Emulator, find_emulator
 from runtime import machine
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import InternalError, UserError

@@ -15,10 +15,10 @@ from neurocompile.lowering import lower
 from neurocompile.parity import prove
 from neurocompile.passes import run_passes
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu import devices
-from neurocompile.targets.cpu.compiler import Compiler, zig_compiler
-from neurocompile.targets.cpu.devices import DEVICES, format_of, shape_of, toolchain
-from neurocompile.targets.cpu.emulation import EmulatedSession, find_emulator
+from neurocompile.targets.cpu.toolchains import devices
+from neurocompile.targets.cpu.toolchains.compiler import Compiler, zig_compiler
+from neurocompile.targets.cpu.toolchains.devices import DEVICES, format_of, shape_of, toolchain
+from neurocompile.targets.cpu.toolchains.emulation import EmulatedSession, find_emulator
 from runtime import machine
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import InternalError
@@ -136,7 +136,7 @@ def test_levels_of_x86_64_run_here(device, dtype, crossing, program, compiled, s
     if crossing and zig_compiler() is None:
         pytest.skip("ziglang is not installed: the extra `cross` brings it")
     if crossing:
-        monkeypatch.setattr("neurocompile.targets.cpu.devices.system_compiler", lambda: None)
+        monkeypatch.setattr("neurocompile.targets.cpu.toolchains.devices.system_compiler", lambda: None)
     graphs = compiled("batch_norm")
     artefact = cpu.build(graphs, TargetSpec("cpu", dtype, device))
     if reason := machine.obstacle(device, **artefact.needs):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from neurocompile.targets import cpu
-from neurocompile.targets.cpu.compiler import find_compiler
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 
 FUNCTIONS = ("exp", "sin", "cos", "tanh", "sigmoid")
 EVERY = 997  # of the 2^32 bit patterns; prime, so that all exponents and low bits occur

@@ -24,8 +24,8 @@ from neurocompile.passes import run_passes
 from neurocompile.program import StreamProgram
 from neurocompile.reference import reference_session
 from neurocompile.targets import TargetSpec, cpu
-from neurocompile.targets.cpu.arena import plan
-from neurocompile.targets.cpu.compiler import find_compiler
+from neurocompile.targets.cpu.placement.arena import plan
+from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime.backends.native import NativeModel, NativeSession
 from runtime.backends.ort import OrtExecutor
 from runtime.errors import UserError

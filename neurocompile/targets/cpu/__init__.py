@@ -12,15 +12,23 @@ from neurocompile.graph_program import GraphProgram
 from neurocompile.lowering import LoopProgram, lower
 from neurocompile.lowering.jobs import delay, find_jobs
 from neurocompile.targets import Artefact, Availability, StandIn, TargetSpec
-from neurocompile.targets.cpu.compiler import INSTALL, Compiler, system_compiler, zig_compiler
-from neurocompile.targets.cpu.devices import DEVICES, SOURCE, SOURCE_SHAPE, Toolchain, format_of, shape_of, toolchain
-from neurocompile.targets.cpu.emulation import EmulatedSession, find_emulator
-from neurocompile.targets.cpu.features import architecture_of, features_of
-from neurocompile.targets.cpu.formats import FORMATS, Format
-from neurocompile.targets.cpu.layout import identity, lay_out
-from neurocompile.targets.cpu.product_code import Shape
-from neurocompile.targets.cpu.program_code import program_code
-from neurocompile.targets.cpu.row_code import widest_panel
+from neurocompile.targets.cpu.code.products import Shape
+from neurocompile.targets.cpu.code.program import program_code
+from neurocompile.targets.cpu.code.rows import widest_panel
+from neurocompile.targets.cpu.placement.formats import FORMATS, Format
+from neurocompile.targets.cpu.placement.layout import identity, lay_out
+from neurocompile.targets.cpu.toolchains.compiler import INSTALL, Compiler, system_compiler, zig_compiler
+from neurocompile.targets.cpu.toolchains.devices import (
+    DEVICES,
+    SOURCE,
+    SOURCE_SHAPE,
+    Toolchain,
+    format_of,
+    shape_of,
+    toolchain,
+)
+from neurocompile.targets.cpu.toolchains.emulation import EmulatedSession, find_emulator
+from neurocompile.targets.cpu.toolchains.features import architecture_of, features_of
 from runtime import machine
 from runtime.errors import UserError
 from runtime.program import ProgramSpec

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from neurocompile.lowering.loops import Attention, LoopProgram, MatMul, MatVec, Rows, StageLoops, Statement
-from neurocompile.targets.cpu.arena import Arena, plan
-from neurocompile.targets.cpu.attention_code import attention_code, attention_kernels, queries
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import identifier
-from neurocompile.targets.cpu.memory import TYPES, Memory
-from neurocompile.targets.cpu.nest_code import nest_code
-from neurocompile.targets.cpu.product_code import Shape, product_code
-from neurocompile.targets.cpu.row_code import block_kernel, blocks, mat_mul_code, rows_code
+from neurocompile.targets.cpu.code.attention import attention_code, attention_kernels, queries
+from neurocompile.targets.cpu.code.nests import nest_code
+from neurocompile.targets.cpu.code.products import Shape, product_code
+from neurocompile.targets.cpu.code.rows import block_kernel, blocks, mat_mul_code, rows_code
+from neurocompile.targets.cpu.placement.arena import Arena, plan
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import identifier
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory
 
 
 def wide_kernels(program: LoopProgram, shape: Shape, form: Format, attention: str) -> list[str]:

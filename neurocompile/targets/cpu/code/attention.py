@@ -7,9 +7,9 @@ cross lanes. Keys and values are read where they are, one number at a time, and 
 from __future__ import annotations
 
 from neurocompile.lowering.loops import Attention
-from neurocompile.targets.cpu.memory import Memory
-from neurocompile.targets.cpu.product_code import Shape
-from neurocompile.targets.cpu.row_code import dense, registers
+from neurocompile.targets.cpu.code.products import Shape
+from neurocompile.targets.cpu.code.rows import dense, registers
+from neurocompile.targets.cpu.placement.memory import Memory
 from runtime.errors import InternalError
 
 VECTORS = 3

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from neurocompile.targets.cpu.devices import Toolchain
+from neurocompile.targets.cpu.toolchains.devices import Toolchain
 from runtime.errors import InternalError
 from runtime.events.container import Events
 from runtime.program import ProgramSpec
 from runtime.session import Session
 
-PROGRAM = Path(__file__).with_name("csrc") / "served.c"
+PROGRAM = Path(__file__).parents[1] / "csrc" / "served.c"
 LOADERS = {"aarch64": "lib/ld-linux-aarch64.so.1"}
 PACKAGES = {"aarch64": "libc6-arm64-cross"}
 NEAREST = {"aarch64": "cortex-a53", "jetson-orin": "cortex-a76", "jetson-thor": "max,sve-max-vq=1"}

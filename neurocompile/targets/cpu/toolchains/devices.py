@@ -6,9 +6,9 @@ import platform
 from dataclasses import dataclass
 from functools import lru_cache
 
-from neurocompile.targets.cpu.compiler import INSTALL, Compiler, system_compiler, zig_compiler
-from neurocompile.targets.cpu.formats import EXCESS_QUADS, FORMATS, QUADS, Format
-from neurocompile.targets.cpu.product_code import Shape
+from neurocompile.targets.cpu.code.products import Shape
+from neurocompile.targets.cpu.placement.formats import EXCESS_QUADS, FORMATS, QUADS, Format
+from neurocompile.targets.cpu.toolchains.compiler import INSTALL, Compiler, system_compiler, zig_compiler
 from runtime.errors import UserError
 
 SOURCE = "source"

@@ -7,10 +7,10 @@ are loaded once for all rows of the block.
 from __future__ import annotations
 
 from neurocompile.lowering.loops import Access, MatMul, Rows
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import ITEM_BYTES, panels, row_stride
-from neurocompile.targets.cpu.memory import TYPES, Memory
-from neurocompile.targets.cpu.product_code import Shape
+from neurocompile.targets.cpu.code.products import Shape
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, panels, row_stride
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory
 from runtime.errors import InternalError, UserError
 
 MOST_ROWS = 12

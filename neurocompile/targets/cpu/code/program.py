@@ -9,21 +9,21 @@ from typing import Any
 
 from neurocompile.lowering.jobs import delay, find_jobs
 from neurocompile.lowering.loops import LoopProgram, MatVec, accesses
-from neurocompile.targets.cpu.bulk_code import bulk_clusters, bulk_items, stage_parts
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import ITEM_BYTES, Weights, identifier
-from neurocompile.targets.cpu.memory import ITEMS, TYPES, Memory, field_name
-from neurocompile.targets.cpu.product_code import Shape, kernel, widths
-from neurocompile.targets.cpu.schedule_code import Schedule, fill
-from neurocompile.targets.cpu.smooth_code import job_code, job_fields, part_kernels
-from neurocompile.targets.cpu.stage_code import stage_code, wide_kernels
+from neurocompile.targets.cpu.code.products import Shape, kernel, widths
+from neurocompile.targets.cpu.code.stages import stage_code, wide_kernels
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, Weights, identifier
+from neurocompile.targets.cpu.placement.memory import ITEMS, TYPES, Memory, field_name
+from neurocompile.targets.cpu.schedule.bulk import bulk_clusters, bulk_items, stage_parts
+from neurocompile.targets.cpu.schedule.firing import Schedule, fill
+from neurocompile.targets.cpu.schedule.smooth import job_code, job_fields, part_kernels
 from runtime.errors import UserError
 from runtime.program import ITEMS as FRONT_END
 from runtime.program import REQUEST, ProgramSpec
 from runtime.schedule import sources
 
 RULES = {"channel": 0, "product": 1, "linear": 2}
-ATTENTION = Path(__file__).with_name("csrc") / "attention.c"
+ATTENTION = Path(__file__).parents[1] / "csrc" / "attention.c"
 
 
 def program_code(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from neurocompile.lowering.clusters import Cluster
 from neurocompile.lowering.jobs import Job
 from neurocompile.lowering.loops import Buffer
-from neurocompile.targets.cpu.batch_code import SLOTS
-from neurocompile.targets.cpu.bulk_code import SlotMemory, capture, slotted
-from neurocompile.targets.cpu.layout import Weights, identifier
-from neurocompile.targets.cpu.memory import Memory, field_name
-from neurocompile.targets.cpu.nest_code import literal
+from neurocompile.targets.cpu.code.nests import literal
+from neurocompile.targets.cpu.placement.layout import Weights, identifier
+from neurocompile.targets.cpu.placement.memory import Memory, field_name
+from neurocompile.targets.cpu.schedule.batches import SLOTS
+from neurocompile.targets.cpu.schedule.bulk import SlotMemory, capture, slotted
 from runtime.program import ITEMS, ProgramSpec, StageSpec
 from runtime.schedule import sources
 

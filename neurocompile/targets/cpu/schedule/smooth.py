@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from neurocompile.lowering.jobs import Job
 from neurocompile.lowering.loops import LoopProgram, MatVec, Nest
-from neurocompile.targets.cpu.bulk_code import SlotMemory
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import Weights, identifier, panels
-from neurocompile.targets.cpu.memory import TYPES, Memory
-from neurocompile.targets.cpu.nest_code import nest_code
-from neurocompile.targets.cpu.product_code import Shape, product_inputs, store_sum, whole_sum, widths
+from neurocompile.targets.cpu.code.nests import nest_code
+from neurocompile.targets.cpu.code.products import Shape, product_inputs, store_sum, whole_sum, widths
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import Weights, identifier, panels
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory
+from neurocompile.targets.cpu.schedule.bulk import SlotMemory
 from runtime.errors import InternalError
 
 PIECE = 8192

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neurocompile.lowering.loops import MatVec
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import panels
-from neurocompile.targets.cpu.memory import Memory
-from neurocompile.targets.cpu.product_code import Shape, product_inputs, store_sum, whole_sum
+from neurocompile.targets.cpu.code.products import Shape, product_inputs, store_sum, whole_sum
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import panels
+from neurocompile.targets.cpu.placement.memory import Memory
 
 SLOTS = 4
 """Inputs at once: few enough for their sums to stay in registers, many enough that loads no longer decide."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, Load, Nest, Store, folded
-from neurocompile.targets.cpu.memory import TYPES, Memory
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory
 
 SCALAR = {
     "neg": "-{0}",

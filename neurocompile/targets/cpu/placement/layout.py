@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurocompile.lowering.loops import LoopProgram, MatMul, MatVec, Rows, Statement, accesses
-from neurocompile.targets.cpu.formats import Format, quantise, to_bf16
+from neurocompile.targets.cpu.placement.formats import Format, quantise, to_bf16
 from runtime.errors import InternalError
 
 LINE = 64

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from neurocompile.lowering.clusters import Cluster, find_clusters, writer_of
 from neurocompile.lowering.loops import Buffer, LoopProgram, MatVec, Nest, StageLoops, accesses
-from neurocompile.targets.cpu.batch_code import SLOTS, batch_kernel, batch_product, batch_widths
-from neurocompile.targets.cpu.formats import Format
-from neurocompile.targets.cpu.layout import Weights, identifier
-from neurocompile.targets.cpu.memory import TYPES, Memory, field_name
-from neurocompile.targets.cpu.nest_code import nest_code
-from neurocompile.targets.cpu.product_code import Shape, product_code
+from neurocompile.targets.cpu.code.nests import nest_code
+from neurocompile.targets.cpu.code.products import Shape, product_code
+from neurocompile.targets.cpu.placement.formats import Format
+from neurocompile.targets.cpu.placement.layout import Weights, identifier
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory, field_name
+from neurocompile.targets.cpu.schedule.batches import SLOTS, batch_kernel, batch_product, batch_widths
 from runtime.program import ITEMS, ProgramSpec, StageSpec
 
 LARGEST_STACK = 256 << 10

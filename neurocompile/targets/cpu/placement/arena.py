@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurocompile.lowering.loops import Attention, StageLoops, accesses
-from neurocompile.targets.cpu.layout import LINE
+from neurocompile.targets.cpu.placement.layout import LINE
 
 LARGEST_STACK = 64 << 10
 """Bytes of locals above which a stage works in the session's block."""

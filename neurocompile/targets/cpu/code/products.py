@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neurocompile.lowering.loops import MatVec
-from neurocompile.targets.cpu.formats import LARGEST_WEIGHT, Format
-from neurocompile.targets.cpu.layout import Panel, panels
-from neurocompile.targets.cpu.memory import Memory
+from neurocompile.targets.cpu.placement.formats import LARGEST_WEIGHT, Format
+from neurocompile.targets.cpu.placement.layout import Panel, panels
+from neurocompile.targets.cpu.placement.memory import Memory
 
 IN_FLIGHT = 8
 

@@ -1,0 +1,1 @@
+"""Where numbers lie and in which format: weights, tables, the session's memory."""

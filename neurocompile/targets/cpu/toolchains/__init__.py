@@ -1,0 +1,1 @@
+"""Compilers, the processors they compile for, and emulators that run what they made."""
