@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from neurocompile.ops.diagonal_scan import diagonal_scan
-from neurocompile.ops.diagonal_scan.onnx_function import DOMAIN, OP_TYPE, OPSET, VERSION, function_proto
+from neurocompile.ops.diagonal_scan.onnx_function import FUNCTION
 from neurocompile.ops.diagonal_scan.reference import diagonal_scan as reference
+from neurocompile.ops.function import DOMAIN, OPSET
 from runtime.errors import GateError, guard
 
 TORCH_SHAPES = [(1, 256, 128), (16, 4096, 32), (1, 4096, 128), (32, 1024, 64), (8, 16384, 64)]
@@ -30,7 +31,7 @@ NAMES = ("a_re", "a_im", "b_re", "b_im", "x0_re", "x0_im")
 
 SINGLE_SCAN = f"""
 <domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
-{OP_TYPE} (a_re, a_im, b_re, b_im, x0_re, x0_im) => (x_re, x_im)
+{FUNCTION.op_type} (a_re, a_im, b_re, b_im, x0_re, x0_im) => (x_re, x_im)
 {{
     last_re, last_im, x_re, x_im = Scan <
         num_scan_inputs = 4, scan_input_axes = [1, 1, 1, 1], scan_output_axes = [1, 1],
@@ -121,7 +122,7 @@ def session(body: onnx.FunctionProto, threads: int) -> ort.InferenceSession:
     Returns:
         The session.
     """
-    node = onnx.helper.make_node(OP_TYPE, NAMES, ["x_re", "x_im"], domain=DOMAIN)
+    node = onnx.helper.make_node(FUNCTION.op_type, NAMES, ["x_re", "x_im"], domain=DOMAIN)
     sizes = [["B", "T", "P"]] * 4 + [["B", "P"]] * 2 + [["B", "T", "P"]] * 2
     values = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size)
@@ -129,7 +130,7 @@ def session(body: onnx.FunctionProto, threads: int) -> ort.InferenceSession:
     ]
     model = onnx.helper.make_model(
         onnx.helper.make_graph([node], "scan", values[:6], values[6:]),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, VERSION)],
+        opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, FUNCTION.version)],
         functions=[body],
         ir_version=10,
     )
@@ -145,7 +146,7 @@ def time_onnx(threads: int) -> None:
         threads: Of both sessions.
     """
     print("B, T, P                   body  single Scan   (ms, ONNX Runtime)")
-    bodies = {"the ONNX body": function_proto(), "the single Scan": onnx.parser.parse_function(SINGLE_SCAN)}
+    bodies = {"the ONNX body": FUNCTION.proto, "the single Scan": onnx.parser.parse_function(SINGLE_SCAN)}
     sessions = {name: session(body, threads) for name, body in bodies.items()}
     for shape in ONNX_SHAPES:
         given, row = inputs(*shape), []

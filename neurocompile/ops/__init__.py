@@ -15,4 +15,4 @@ def attach_functions(model: ir.Model) -> None:
     """Gives every node of the `neurocompile` domain in `model` its function body of standard ops."""
     if any(node.domain == "neurocompile" for node in model.graph):
         for op in OPS:
-            import_module(f"neurocompile.ops.{op}.onnx_function").attach(model)
+            import_module(f"neurocompile.ops.{op}.onnx_function").FUNCTION.attach(model)

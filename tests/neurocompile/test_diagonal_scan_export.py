@@ -49,7 +49,7 @@ def to_onnx(module, inputs, **options):
         program = torch.onnx.export(
             module, inputs, dynamo=True, opset_version=20, optimize=False, verbose=False, **options
         )
-    onnx_function.attach(program.model)
+    onnx_function.FUNCTION.attach(program.model)
     proto = ir.to_proto(program.model)
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -120,7 +120,7 @@ def test_attach_leaves_other_models_alone():
         warnings.simplefilter("ignore")
         model = torch.onnx.export(nn.Linear(2, 2), (torch.zeros(1, 2),), dynamo=True, verbose=False).model
     before = set(model.functions), dict(model.opset_imports)
-    onnx_function.attach(model)
+    onnx_function.FUNCTION.attach(model)
     assert (set(model.functions), dict(model.opset_imports)) == before
 
 

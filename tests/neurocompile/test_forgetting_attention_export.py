@@ -40,7 +40,7 @@ def to_onnx(module, inputs, **options):
         program = torch.onnx.export(
             module, inputs, dynamo=True, opset_version=20, optimize=False, verbose=False, **options
         )
-    onnx_function.attach(program.model)
+    onnx_function.FUNCTION.attach(program.model)
     proto = ir.to_proto(program.model)
     onnx.checker.check_model(proto, full_check=True)
     return proto

@@ -15,6 +15,7 @@ from neurocompile.ops.diagonal_scan import onnx_function as scan_function
 from neurocompile.ops.diagonal_scan.reference import diagonal_scan
 from neurocompile.ops.forgetting_attention import onnx_function as attention_function
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention
+from neurocompile.ops.function import DOMAIN
 from neurocompile.ops.gated_linear_attention import onnx_function as gated_function
 from neurocompile.ops.gated_linear_attention.reference import gated_linear_attention
 from neurocompile.passes.native import infer, native
@@ -35,11 +36,11 @@ def with_node(function, inputs: dict[str, np.ndarray], outputs: list[str] | dict
     shape = next(iter(inputs.values())).shape
     shapes = outputs if isinstance(outputs, dict) else dict.fromkeys(outputs, shape)
     made = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name, size in shapes.items()]
-    node = onnx.helper.make_node(function.OP_TYPE, list(inputs), list(outputs), domain=function.DOMAIN, name="op")
+    node = onnx.helper.make_node(function.FUNCTION.op_type, list(inputs), list(outputs), domain=DOMAIN, name="op")
     graph = onnx.helper.make_graph([node], "stage", list(values.values()), made)
-    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(function.DOMAIN, 1)]
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, 1)]
     model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
-    function.attach(model)
+    function.FUNCTION.attach(model)
     return model
 
 

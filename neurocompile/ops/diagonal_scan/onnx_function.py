@@ -6,23 +6,13 @@ over the blocks, and one combination of both. That is 2 sqrt(T) turns of a `Scan
 
 from __future__ import annotations
 
-from functools import cache
-
-import onnx
-import onnx.parser
-import onnx_ir as ir
-import torch
 from torch import Tensor
 
-DOMAIN = "neurocompile"
-OP_TYPE = "DiagonalScan"
-VERSION = 1
-OPSET = 20
+from neurocompile.ops.function import NodeFunction
 
-_FUNCTION = f"""
-<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
-{OP_TYPE} (a_re, a_im, b_re, b_im, x0_re, x0_im) => (x_re, x_im)
-{{
+_TEXT = """
+(a_re, a_im, b_re, b_im, x0_re, x0_im) => (x_re, x_im)
+{
     batch = Shape <start = 0, end = 1> (b_re)
     steps = Shape <start = 1, end = 2> (b_re)
     width = Shape <start = 2, end = 3> (b_re)
@@ -61,7 +51,7 @@ _FUNCTION = f"""
     decay_re, decay_im, end_re, end_im, p_re, p_im, s_re, s_im = Scan <
         num_scan_inputs = 4, scan_input_axes = [2, 2, 2, 2], scan_output_axes = [2, 2, 2, 2],
         body = within_blocks (decay_re, decay_im, state_re, state_im, a_re, a_im, b_re, b_im)
-            => (decay_re_next, decay_im_next, state_re_next, state_im_next, p_re, p_im, s_re, s_im) {{
+            => (decay_re_next, decay_im_next, state_re_next, state_im_next, p_re, p_im, s_re, s_im) {
             rr = Mul (a_re, decay_re)
             ii = Mul (a_im, decay_im)
             ri = Mul (a_re, decay_im)
@@ -80,13 +70,13 @@ _FUNCTION = f"""
             p_im = Identity (decay_im_next)
             s_re = Identity (state_re_next)
             s_im = Identity (state_im_next)
-        }}
+        }
     > (ones, zeros, zeros, zeros, a_re_blocks, a_im_blocks, b_re_blocks, b_im_blocks)
 
     out_re, out_im, entering_re, entering_im = Scan <
         num_scan_inputs = 4, scan_input_axes = [1, 1, 1, 1], scan_output_axes = [1, 1],
         body = over_blocks (state_re, state_im, decay_re, decay_im, end_re, end_im)
-            => (state_re_next, state_im_next, entering_re, entering_im) {{
+            => (state_re_next, state_im_next, entering_re, entering_im) {
             rr = Mul (decay_re, state_re)
             ii = Mul (decay_im, state_im)
             ri = Mul (decay_re, state_im)
@@ -97,7 +87,7 @@ _FUNCTION = f"""
             state_im_next = Add (turned_im, end_im)
             entering_re = Identity (state_re)
             entering_im = Identity (state_im)
-        }}
+        }
     > (x0_re, x0_im, decay_re, decay_im, end_re, end_im)
 
     carry_re = Unsqueeze (entering_re, two)
@@ -114,32 +104,17 @@ _FUNCTION = f"""
     x_im_padded = Reshape (x_im_blocks, whole)
     x_re = Slice (x_re_padded, none, steps, one)
     x_im = Slice (x_im_padded, none, steps, one)
-}}
+}
 """
 
-
-@cache
-def function_proto() -> onnx.FunctionProto:
-    """The body of `DiagonalScan` for opset 20.
-
-    Inputs `a_re, a_im, b_re, b_im` (B, T, P) and `x0_re, x0_im` (B, P), outputs `x_re, x_im` (B, T, P), all of one
-    floating-point type, T at least 1. Sizes may be dynamic.
-    """
-    return onnx.parser.parse_function(_FUNCTION)
-
-
-def attach(model: ir.Model) -> None:
-    """Gives the `DiagonalScan` nodes of `model` their function body; no effect on a model that has none."""
-    if any(node.domain == DOMAIN and node.op_type == OP_TYPE for node in model.graph.all_nodes()):
-        function = ir.serde.deserialize_function(function_proto())
-        model.functions[function.identifier()] = function
-        model.graph.opset_imports[DOMAIN] = VERSION
+FUNCTION = NodeFunction("DiagonalScan", _TEXT)
+"""Inputs `a_re, a_im, b_re, b_im` (B, T, P) and `x0_re, x0_im` (B, P), outputs `x_re, x_im` (B, T, P), all of one
+floating-point type, T at least 1. Sizes may be dynamic.
+"""
 
 
 def symbolic_node(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Emits the node while a module is being exported; the inputs are all six and of one type."""
-    shape, dtype = inputs[2].shape, inputs[2].dtype
-    re, im = torch.onnx.ops.symbolic_multi_out(
-        f"{DOMAIN}::{OP_TYPE}", inputs, dtypes=(dtype, dtype), shapes=(shape, shape), version=VERSION
-    )
+    like = (inputs[2].dtype, inputs[2].shape)
+    re, im = FUNCTION.emit(inputs, (like, like))
     return re, im

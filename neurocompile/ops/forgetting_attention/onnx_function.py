@@ -7,23 +7,14 @@ blocks both sides are taken relative to the queries' first position.
 
 from __future__ import annotations
 
-from functools import cache
-
-import onnx
-import onnx.parser
-import onnx_ir as ir
-import torch
 from torch import Tensor
 
-DOMAIN = "neurocompile"
-OP_TYPE = "ForgettingAttention"
-VERSION = 1
-OPSET = 20
+from neurocompile.ops.function import NodeFunction
+
 QUERIES = 64
 
-_FUNCTION = f"""
-<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
-{OP_TYPE} (q, k, v, log_f) => (o)
+_TEXT = f"""
+(q, k, v, log_f) => (o)
 {{
     batch = Shape <start = 0, end = 1> (q)
     steps = Shape <start = 1, end = 2> (q)
@@ -123,27 +114,12 @@ _FUNCTION = f"""
 }}
 """
 
-
-@cache
-def function_proto() -> onnx.FunctionProto:
-    """The body of `ForgettingAttention` for opset 20.
-
-    Inputs `q` (B, T, H, D), `k` and `v` (B, T, K, D), `log_f` (B, T, H), output `o` (B, T, H, D), all of one
-    floating-point type, T at least 1. Sizes may be dynamic.
-    """
-    return onnx.parser.parse_function(_FUNCTION)
-
-
-def attach(model: ir.Model) -> None:
-    """Gives the `ForgettingAttention` nodes of `model` their function body; no effect on a model that has none."""
-    if any(node.domain == DOMAIN and node.op_type == OP_TYPE for node in model.graph.all_nodes()):
-        function = ir.serde.deserialize_function(function_proto())
-        model.functions[function.identifier()] = function
-        model.graph.opset_imports[DOMAIN] = VERSION
+FUNCTION = NodeFunction("ForgettingAttention", _TEXT)
+"""Inputs `q` (B, T, H, D), `k` and `v` (B, T, K, D), `log_f` (B, T, H), output `o` (B, T, H, D), all of one
+floating-point type, T at least 1. Sizes may be dynamic.
+"""
 
 
 def symbolic_node(*inputs: Tensor) -> Tensor:
     """Emits the node while a module is being exported; the inputs are all four and of one type."""
-    return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{OP_TYPE}", inputs, dtype=inputs[0].dtype, shape=inputs[0].shape, version=VERSION
-    )
+    return FUNCTION.emit(inputs, [(inputs[0].dtype, inputs[0].shape)])[0]

@@ -7,23 +7,14 @@ that name computes the same, and a test holds the two together.
 
 from __future__ import annotations
 
-from functools import cache
-
-import onnx
-import onnx.parser
-import onnx_ir as ir
-import torch
 from torch import Tensor
 
-DOMAIN = "neurocompile"
-OP_TYPE = "GatedLinearAttention"
-VERSION = 1
-OPSET = 20
+from neurocompile.ops.function import NodeFunction
+
 BLOCK = 64
 
-_FUNCTION = f"""
-<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
-{OP_TYPE} (q, k, v, log_f, state) => (o, last)
+_TEXT = f"""
+(q, k, v, log_f, state) => (o, last)
 {{
     batch = Shape <start = 0, end = 1> (q)
     steps = Shape <start = 1, end = 2> (q)
@@ -118,30 +109,14 @@ _FUNCTION = f"""
 }}
 """
 
-
-@cache
-def function_proto() -> onnx.FunctionProto:
-    """The body of `GatedLinearAttention` for opset 20.
-
-    Inputs `q` (B, T, H, D), `k` (B, T, K, D), `v` (B, T, K, E), `log_f` (B, T, H), `state` (B, H, D, E), outputs `o`
-    (B, T, H, E) and `last` (B, H, D, E), all of one floating-point type, T at least 1. Sizes may be dynamic.
-    """
-    return onnx.parser.parse_function(_FUNCTION)
-
-
-def attach(model: ir.Model) -> None:
-    """Gives the `GatedLinearAttention` nodes of `model` their function body; no effect on a model that has none."""
-    if any(node.domain == DOMAIN and node.op_type == OP_TYPE for node in model.graph.all_nodes()):
-        function = ir.serde.deserialize_function(function_proto())
-        model.functions[function.identifier()] = function
-        model.graph.opset_imports[DOMAIN] = VERSION
+FUNCTION = NodeFunction("GatedLinearAttention", _TEXT)
+"""Inputs `q` (B, T, H, D), `k` (B, T, K, D), `v` (B, T, K, E), `log_f` (B, T, H), `state` (B, H, D, E), outputs `o`
+(B, T, H, E) and `last` (B, H, D, E), all of one floating-point type, T at least 1. Sizes may be dynamic.
+"""
 
 
 def symbolic_node(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Emits the node while a module is being exported; the inputs are all five and of one type."""
     q, _, v, _, state = inputs
-    shapes = ((*q.shape[:3], v.shape[3]), state.shape)
-    o, last = torch.onnx.ops.symbolic_multi_out(
-        f"{DOMAIN}::{OP_TYPE}", inputs, dtypes=(q.dtype, q.dtype), shapes=shapes, version=VERSION
-    )
+    o, last = FUNCTION.emit(inputs, ((q.dtype, (*q.shape[:3], v.shape[3])), (q.dtype, state.shape)))
     return o, last
