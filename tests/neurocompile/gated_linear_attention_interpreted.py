@@ -1,0 +1,142 @@
+"""Runs the Triton kernel in Triton's interpreter, started by `test_gated_linear_attention_triton.py`.
+
+The interpreter has to be chosen before Triton is first imported, hence a process of its own. Reads a list of
+`[probe, arguments]` from standard input and writes what each probe returns, as JSON. Fresh memory is NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from neurocompile.ops.gated_linear_attention import triton_launch
+from neurocompile.ops.gated_linear_attention.reference import gated_linear_attention as reference
+from neurocompile.ops.gated_linear_attention.triton_blocks import Blocks
+
+NAMES = ("o", "last", "q", "k", "v", "log_f", "state")
+
+
+def inputs(case: dict) -> list[Tensor]:
+    """Unit-size tensors; gates whose memory lengths vary around e^gate steps, or extreme ones."""
+    batch, steps, heads, keys = (case[name] for name in ("batch", "steps", "heads", "keys"))
+    width, out, gate = (case[name] for name in ("width", "out", "gate"))
+    draw = torch.Generator().manual_seed(steps)
+    shapes = [(batch, steps, heads, width), (batch, steps, keys, width), (batch, steps, keys, out)]
+    shapes += [(batch, steps, heads), (batch, heads, width, out)]
+    q, k, v, gates, state = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    if gate == "extreme":
+        log_f = torch.zeros_like(gates)
+        log_f[:, ::9], log_f[:, 1::9], log_f[:, 2::9] = -300.0, -1e-6, -2.0
+        log_f[:, steps // 2 :: 40] = -1e5
+    else:
+        log_f = logsigmoid(gate + 1.5 * gates)
+    dtype = getattr(torch, case["dtype"])
+    # Gates and states are float32 in a network of any precision.
+    return [*(value.to(dtype) for value in (q, k, v)), log_f.float(), state.float()]
+
+
+def cut(steps: int | None = None, columns: int | None = None) -> None:
+    """Sets the blocks, for other sizes than a chip would get."""
+    if steps and columns:
+        triton_launch.plan = lambda *_: Blocks(steps, columns, 4, 2)
+
+
+def both(given: list[Tensor], d_o: Tensor, d_last: Tensor) -> tuple[Tensor, ...]:
+    """Results and all gradients, by the kernel."""
+    o, last = triton_launch.forward(*given)
+    return o, last, *triton_launch.gradients(*given, last, d_o, d_last)
+
+
+def weights(given: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Gradients by the results, the first in the type of the operands."""
+    q, _, v, _, state = given
+    draw = torch.Generator().manual_seed(1)
+    d_o = torch.randn(*q.shape[:3], v.shape[3], generator=draw).to(q.dtype)
+    return d_o, torch.randn(state.shape, generator=draw)
+
+
+def errors(case: dict, blocks: list[int], turned: bool = False) -> dict[str, float]:
+    """Errors against the definition in float64, relative to the largest value; `turned`: strided inputs."""
+    given = inputs(case)
+    if turned:
+        given = [value.transpose(0, 1).contiguous().transpose(0, 1) for value in given]
+        assert not given[0].is_contiguous()
+    d_o, d_last = weights(given)
+    cut(*blocks)
+    results = both(given, d_o, d_last)
+    assert [value.dtype for value in results[2:]] == [value.dtype for value in given]
+    leaves = [value.double().requires_grad_() for value in given]
+    exact = reference(*leaves)
+    exact = *exact, *torch.autograd.grad(exact, leaves, (d_o.double(), d_last.double()))
+    # A gate's gradient is a sum of unit-size terms; that of a shut one is small because they cancel.
+    floors = {"log_f": 1.0}
+    return {
+        name: relative(got, want, floors.get(name, 1e-3)) for name, got, want in zip(NAMES, results, exact, strict=True)
+    }
+
+
+def relative(got: Tensor, want: Tensor, floor: float = 1e-3) -> float:
+    # NaN compares false with everything and would pass as "no error", so it is made infinite.
+    error = (got.double() - want.double()).abs().nan_to_num(torch.inf, torch.inf)
+    return float(error.max() / want.abs().max().clamp(min=floor)) if error.numel() else 0.0
+
+
+def after_a_shut_gate(steps: int, shut: int, blocks: list[int]) -> float:
+    """Largest change of results behind a gate of -1e5 when all before it becomes something else."""
+    cut(*blocks)
+    case = {"batch": 1, "steps": steps, "heads": 2, "keys": 1, "width": 8, "out": 8, "gate": 2.0, "dtype": "float32"}
+    given = inputs(case)
+    given[3][:, shut] = -1e5
+    o, last = triton_launch.forward(*given)
+    for value in given[:3]:
+        value[:, :shut] *= -3
+    given[4] *= 7
+    other, other_last = triton_launch.forward(*given)
+    assert not torch.equal(o[:, :shut], other[:, :shut])
+    return max(relative(other[:, shut:], o[:, shut:]), relative(other_last, last))
+
+
+def split(case: dict, marks: list[int], blocks: list[int]) -> float:
+    """Difference of a sequence in pieces, with the state handed on, from the whole."""
+    cut(*blocks)
+    *given, state = inputs(case)
+    whole, last = triton_launch.forward(*given, state)
+    pieces = []
+    for begin, end in zip([0, *marks], [*marks, case["steps"]], strict=True):
+        piece, state = triton_launch.forward(*(value[:, begin:end] for value in given), state)
+        pieces.append(piece)
+    return max(relative(torch.cat(pieces, 1), whole), relative(state, last))
+
+
+def empty() -> list[list[int]]:
+    """Shapes of everything for no sequence."""
+    case = {"batch": 0, "steps": 3, "heads": 4, "keys": 2, "width": 8, "out": 6, "gate": 1.0, "dtype": "float32"}
+    given = inputs(case)
+    return [list(value.shape) for value in both(given, *weights(given))]
+
+
+def poison() -> None:
+    """Makes fresh memory NaN, so that an element no kernel writes shows."""
+    fresh = torch.empty
+
+    def spoilt(*args, **options):
+        return fresh(*args, **options).fill_(float("nan"))
+
+    torch.empty = spoilt
+
+
+PROBES = {probe.__name__: probe for probe in (errors, after_a_shut_gate, split, empty)}
+
+if __name__ == "__main__":
+    poison()
+    assert torch.empty(1).isnan().all()
+    plan = triton_launch.plan
+    answers = []
+    for probe, arguments in json.load(sys.stdin):
+        triton_launch.plan = plan
+        answers.append(PROBES[probe](**arguments))
+    print(json.dumps(answers))

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is published for Linux only")
+
+from neurocompile.ops.gated_linear_attention import triton_aot, triton_launch
+from neurocompile.ops.gated_linear_attention.triton_blocks import WIDEST, plan
+from neurocompile.ops.machine_code import SHARED_KIB
+
+# float16 rounds the pairs' weights to 11 bits before they meet values, and gradients by the result on arrival.
+TOLERANCE = {"float32": 5e-6, "float16": 2e-3}
+
+CASES = [
+    ({"batch": b, "steps": t, "heads": h, "keys": k, "width": d, "out": e, "dtype": dtype, "gate": gate}, list(blocks))
+    for b, t, h, k, d, e, dtype, gate, blocks in [
+        (2, 1, 2, 1, 8, 6, "float32", 2.0, (16, 16)),
+        (1, 63, 1, 1, 16, 16, "float32", 2.0, (16, 16)),
+        (2, 100, 1, 1, 5, 33, "float32", 12.0, (32, 16)),
+        (1, 111, 3, 1, 8, 24, "float32", 1.0, (32, 32)),
+        (1, 64, 4, 2, 16, 16, "float32", 2.0, (64, 32)),
+        (1, 63, 6, 3, 24, 8, "float32", 2.0, (16, 32)),
+        (1, 65, 4, 4, 8, 8, "float32", 0.0, (64, 16)),
+        (1, 111, 2, 1, 8, 8, "float32", "extreme", (16, 16)),
+        (1, 111, 2, 2, 8, 8, "float32", "extreme", (64, 16)),
+        (1, 111, 1, 1, 8, 8, "float32", -60.0, (32, 16)),
+        (1, 63, 2, 1, 16, 16, "float16", 2.0, (32, 16)),
+        (1, 100, 2, 2, 32, 40, "float16", 0.0, (32, 32)),
+        (1, 111, 2, 1, 16, 16, "float16", "extreme", (16, 16)),
+        # The blocks of compute capability 8.0.
+        (1, 150, 2, 1, 64, 64, "float32", 2.0, ()),
+        (1, 150, 2, 1, 64, 64, "float16", 4.0, ()),
+    ]
+]
+PROBES = [["errors", {"case": case, "blocks": blocks}] for case, blocks in CASES]
+PROBES += [
+    ["errors", {"case": CASES[3][0] | {"batch": 2, "steps": 40}, "blocks": [32, 32], "turned": True}],
+    ["after_a_shut_gate", {"steps": 90, "shut": 37, "blocks": [16, 16]}],
+    ["after_a_shut_gate", {"steps": 90, "shut": 37, "blocks": [64, 16]}],
+    ["split", {"case": CASES[4][0] | {"steps": 150}, "marks": [1, 18, 100], "blocks": [32, 16]}],
+    ["empty", {}],
+]
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """What all probes answer, from one process that runs the kernel in Triton's interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("gated_linear_attention_interpreted.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], input=json.dumps(PROBES), capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def answers(interpreted, probe):
+    return [answer for (name, _), answer in zip(PROBES, interpreted, strict=True) if name == probe]
+
+
+def label(index):
+    case, blocks = CASES[index]
+    return "-".join(map(str, [*case.values(), *blocks]))
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=label)
+def test_results_and_all_gradients_in_the_interpreter(interpreted, index):
+    errors, bound = interpreted[index], TOLERANCE[CASES[index][0]["dtype"]]
+    assert len(errors) == 7
+    assert {name: error for name, error in errors.items() if not error <= bound} == {}
+
+
+def test_strided_inputs_are_read_as_they_are(interpreted):
+    (errors,) = answers(interpreted, "errors")[len(CASES) :]
+    assert {name: error for name, error in errors.items() if not error <= TOLERANCE["float32"]} == {}
+
+
+def test_nothing_passes_a_gate_that_is_shut(interpreted):
+    assert answers(interpreted, "after_a_shut_gate") == [0.0, 0.0]
+
+
+def test_the_state_carries_a_sequence_over_any_split(interpreted):
+    (difference,) = answers(interpreted, "split")
+    assert difference <= 2e-6
+
+
+def test_no_sequence_has_empty_answers(interpreted):
+    assert answers(interpreted, "empty") == [
+        [[0, 3, 4, 6], [0, 4, 8, 6], [0, 3, 4, 8], [0, 3, 2, 8], [0, 3, 2, 6], [0, 3, 4], [0, 4, 8, 6]]
+    ]
+
+
+KERNELS = triton_aot.FORWARD + triton_aot.BACKWARD
+EMBEDDED_KIB = 48
+"""Shared memory that a launch may have without asking the driver for more, as a plugin's cannot."""
+
+
+def compiled_fits(name, capability, operand, width=64):
+    compiled = triton_aot.compile_kernel(name, capability, operand, width)
+    assert compiled.cubin.startswith(b"\x7fELF")
+    assert f".target sm_{capability}" in compiled.ptx
+    assert compiled.shared <= EMBEDDED_KIB * 1024
+    return compiled
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_compiles_to_machine_code_without_a_gpu(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled_fits(name, 80, "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operand", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("capability", [75, 80, 86, 87, 89, 90, 100, 110, 120])
+def test_compiles_for_every_chip(capability, operand, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    if (capability, operand) == (75, "bf16"):
+        with pytest.raises(ValueError, match="7.5 multiplies no bf16"):
+            triton_aot.compile_kernel("attention_kernel", capability, operand, 32)
+        return
+    for name in KERNELS:
+        for width in (32, 64, 128):
+            compiled = compiled_fits(name, capability, operand, width)
+            assert triton_aot.resources(compiled, capability)["registers"] <= 255
+
+
+def test_every_chip_has_blocks_that_tensor_cores_take():
+    for capability in SHARED_KIB:
+        for size in (2, 4):
+            for width in (1, 32, 33, 64, WIDEST):
+                blocks = plan(capability, width, size)
+                assert min(blocks.steps, blocks.columns) >= 16
+
+
+class OnDevice:
+    """Stands for a CUDA tensor where only its description is asked for."""
+
+    def __init__(self, tensor):
+        self.tensor, self.is_cuda, self.device = tensor, True, "cuda"
+
+    def __getattr__(self, name):
+        return getattr(self.tensor, name)
+
+
+def make_inputs(dtype=torch.bfloat16, width=32, out=32, gates=torch.float32):
+    shapes = [(1, 8, 2, width), (1, 8, 1, width), (1, 8, 1, out), (1, 8, 2), (1, 2, width, out)]
+    return [OnDevice(torch.zeros(shape, dtype=dtype if i < 3 else gates)) for i, shape in enumerate(shapes)]
+
+
+def test_the_kernel_says_what_it_takes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert triton_launch.supports(*make_inputs())
+    assert triton_launch.supports(*make_inputs(torch.float32, width=WIDEST, out=300))
+    assert not triton_launch.supports(*make_inputs(out=300), gradients=True)
+    assert not triton_launch.supports(*make_inputs(torch.float64))
+    assert not triton_launch.supports(*make_inputs(gates=torch.float64))
+    assert not triton_launch.supports(*make_inputs(width=WIDEST + 1))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert not triton_launch.supports(*make_inputs())
+
+
+def test_importing_the_op_leaves_triton_alone():
+    code = "import sys, neurocompile.ops.gated_linear_attention as op; assert 'triton' not in sys.modules, 'imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
