@@ -119,6 +119,7 @@ def export_model(
             "target": {**table, **artefact.needs},
             "program": program.spec.to_json(),
             "graphs": artefact.graphs,
+            **({"device_graphs": artefact.device_graphs} if artefact.device_graphs else {}),
             "build": artefact.report,
             "passes": [f"{change.rule} [{change.stage}] {change.what}" for change in changes],
         }

@@ -73,7 +73,7 @@ def show_export(result: Export) -> None:
             console.print(f"pass      {change}", markup=False)
     console.print(f"passes    {len(manifest['passes'])} rewrites, all listed in the manifest")
     single, dtype = parity["float32_reference"], manifest["target"]["dtype"]
-    torch_in = dtype if manifest["target"]["backend"] == "trt" and dtype != "fp32" else "float32"
+    torch_in = dtype if manifest["target"]["backend"] in ("trt", "onnx") and dtype != "fp32" else "float32"
     if "step" in parity:
         step, chunk = parity["step"], parity["chunk"]
         console.print(

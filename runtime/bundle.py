@@ -3,7 +3,8 @@
 NAME.neuro/
 manifest.json       what is inside, for whom, and the SHA-256 of every other file
 manifest.sha256     the manifest's own hash
-graphs/*.onnx       stages (target onnx)
+graphs/*.onnx       stages (targets onnx, trt)
+device/*.onnx       stages for providers that compute in the target's precision (target onnx-bf16)
 golden_trace.npz    a real sequence with the float64 reference's answers
 """
 
@@ -74,9 +75,14 @@ class Bundle:
             )
         return data
 
-    def graphs(self) -> dict[str, bytes]:
-        """Stage name -> verified graph bytes."""
-        return {stage: self.read(path) for stage, path in self.manifest["graphs"].items()}
+    def graphs(self, *, device: bool = False) -> dict[str, bytes]:
+        """Stage name -> verified graph bytes.
+
+        Args:
+            device: Whether they are for an accelerator, which may have a form of its own.
+        """
+        paths = self.manifest.get("device_graphs") if device else None
+        return {stage: self.read(path) for stage, path in (paths or self.manifest["graphs"]).items()}
 
     def verify_files(self) -> None:
         """Checks the hash of every file.

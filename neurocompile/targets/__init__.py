@@ -17,6 +17,8 @@ __all__ = ["TARGETS", "Artefact", "Availability", "StandIn", "TargetSpec", "buil
 
 TARGETS: dict[str, str] = {
     "onnx-fp32": "neurocompile.targets.onnx",
+    "onnx-bf16": "neurocompile.targets.onnx",
+    "onnx-fp16": "neurocompile.targets.onnx",
     "cpu-fp32": "neurocompile.targets.cpu",
     "cpu-bf16": "neurocompile.targets.cpu",
     "cpu-int8": "neurocompile.targets.cpu",
@@ -54,6 +56,7 @@ class Artefact:
         yardstick: The reference program in the artefact's precision, where that is more than rounded weights.
         proxy: Empty if parity on this machine proves what ships; else by what it only speaks for that, for instance
             by another compiler's output. The runtime then wants a verification where it runs.
+        device_graphs: As `graphs`, for accelerators that run another form than the processor.
     """
 
     files: dict[str, bytes]
@@ -64,6 +67,7 @@ class Artefact:
     obstacle: str = ""
     stand_in: StandIn | None = None
     yardstick: Callable[[StreamProgram], StreamProgram] | None = None
+    device_graphs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
