@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from neurocompile.capture import capture_module
-from neurocompile.ops.gated_linear_attention import blocked, gated_linear_attention, step
+from neurocompile.ops.gated_linear_attention import blocked, gated_linear_attention, peer, step
 from neurocompile.ops.gated_linear_attention.reference import gated_linear_attention as reference
 
 LENGTHS = [1, 2, 63, 64, 65, 100, 111, 200]
@@ -195,10 +195,35 @@ def test_flash_linear_attention_is_asked_in_its_own_terms(monkeypatch):
     for name in ("fla", "fla.ops"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, "fla.ops.simple_gla", SimpleNamespace(chunk_simple_gla=chunk_simple_gla))
-    monkeypatch.delitem(sys.modules, "neurocompile.ops.gated_linear_attention.flash", raising=False)
-    from neurocompile.ops.gated_linear_attention import flash
-
     inputs = make_inputs(1, 40, 4, 2, dtype=torch.float32)
-    for got, want in zip(flash.attend(*inputs), reference(*inputs), strict=True):
+    for got, want in zip(peer.attend(*inputs), reference(*inputs), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    monkeypatch.delitem(sys.modules, "neurocompile.ops.gated_linear_attention.flash")
+
+
+def sums(*inputs):
+    return torch.ops.neurocompile.gated_linear_attention_sums(*inputs)
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_the_operator_of_devices_has_the_same_results_and_gradients(dtype, bound):
+    inputs = make_inputs(2, 100, 4, 2, dtype=dtype)
+    got, want = run(sums, inputs), run(reference, [value.double() for value in inputs])
+    for name, actual, expected in zip(NAMES, got, want, strict=True):
+        scale = max(expected.abs().max().item(), 1e-3)
+        assert (actual.double() - expected).abs().max().item() <= bound * scale, name
+
+
+def test_the_operator_of_devices_takes_a_loss_of_one_result_alone():
+    inputs = [value.requires_grad_() for value in make_inputs(1, 30)]
+    for part in range(2):
+        got = torch.autograd.grad(sums(*inputs)[part].square().sum(), inputs, allow_unused=True)
+        want = torch.autograd.grad(reference(*inputs)[part].square().sum(), inputs, allow_unused=True)
+        for actual, expected in zip(got, want, strict=True):
+            expected = torch.zeros_like(actual) if expected is None else expected
+            torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_operator_of_devices_keeps_torchs_contract():
+    """Schema, fake kernel and autograd registration, checked by torch itself."""
+    inputs = tuple(value.requires_grad_() for value in make_inputs(2, 19, 4, 2, dtype=torch.float32))
+    torch.library.opcheck(torch.ops.neurocompile.gated_linear_attention_sums.default, inputs)

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
-from neurocompile.ops.gated_linear_attention import triton_aot, triton_launch
+from neurocompile.ops.gated_linear_attention import blocked, peer, torch_op, triton_aot, triton_launch
 from neurocompile.ops.gated_linear_attention.triton_blocks import WIDEST, plan
 from neurocompile.ops.machine_code import SHARED_KIB
 
@@ -149,21 +149,54 @@ class OnDevice:
         return getattr(self.tensor, name)
 
 
-def make_inputs(dtype=torch.bfloat16, width=32, out=32, gates=torch.float32):
-    shapes = [(1, 8, 2, width), (1, 8, 1, width), (1, 8, 1, out), (1, 8, 2), (1, 2, width, out)]
-    return [OnDevice(torch.zeros(shape, dtype=dtype if i < 3 else gates)) for i, shape in enumerate(shapes)]
+def make_inputs(dtype=torch.bfloat16, width=32, out=32, gates=torch.float32, steps=8, grad=True):
+    shapes = [(1, steps, 2, width), (1, steps, 1, width), (1, steps, 1, out), (1, steps, 2), (1, 2, width, out)]
+    types = [dtype] * 3 + [gates] * 2
+    values = [torch.zeros(shape, dtype=kind) for shape, kind in zip(shapes, types, strict=True)]
+    return [OnDevice(values[0].requires_grad_(grad)), *map(OnDevice, values[1:])]
 
 
-def test_the_kernel_says_what_it_takes(monkeypatch):
+def test_cuda_tensors_go_to_triton_where_it_takes_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert triton_launch.supports(*make_inputs())
-    assert triton_launch.supports(*make_inputs(torch.float32, width=WIDEST, out=300))
-    assert not triton_launch.supports(*make_inputs(out=300), gradients=True)
-    assert not triton_launch.supports(*make_inputs(torch.float64))
-    assert not triton_launch.supports(*make_inputs(gates=torch.float64))
-    assert not triton_launch.supports(*make_inputs(width=WIDEST + 1))
+    assert torch_op._face(*make_inputs()) is triton_launch
+    assert torch_op._face(*make_inputs(torch.float32, width=WIDEST, out=300)) is triton_launch
+    assert torch_op._face(*make_inputs(out=300), gradients=True) is blocked
+    assert torch_op._face(*make_inputs(torch.float64)) is blocked
+    assert torch_op._face(*make_inputs(gates=torch.float64)) is blocked
+    assert torch_op._face(*make_inputs(width=WIDEST + 1)) is blocked
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    assert not triton_launch.supports(*make_inputs())
+    assert torch_op._face(*make_inputs()) is blocked
+    assert torch_op._face(*[value.tensor for value in make_inputs()]) is blocked
+
+
+def test_training_goes_to_flash_linear_attention_only_where_it_means_the_same(monkeypatch):
+    monkeypatch.setattr(peer, "installed", lambda: True)
+    assert peer.serves(*make_inputs())
+    assert peer.serves(*make_inputs(torch.float16))
+    assert not peer.serves(*make_inputs(torch.float32))
+    assert not peer.serves(*make_inputs(gates=torch.float64))
+    assert not peer.serves(*make_inputs(width=100))
+    assert not peer.serves(*make_inputs(out=6))
+    assert not peer.serves(*make_inputs(steps=1))
+    assert not peer.serves(*make_inputs(grad=False))
+    assert not peer.serves(*[value.tensor for value in make_inputs()])
+    with torch.no_grad():
+        assert not peer.serves(*make_inputs())
+    monkeypatch.setattr(peer, "ENABLED", False)
+    assert not peer.serves(*make_inputs())
+    monkeypatch.setattr(peer, "ENABLED", True)
+    monkeypatch.setattr(peer, "installed", lambda: False)
+    assert not peer.serves(*make_inputs())
+
+
+def test_autocast_narrows_what_is_multiplied_and_leaves_gates_and_state(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(peer, "serves", lambda *_: True)
+    monkeypatch.setattr(peer, "attend", lambda *inputs: [value.dtype for value in inputs])
+    half, whole, double = torch.bfloat16, torch.float32, torch.float64
+    assert torch_op.attend(*make_inputs(whole)) == [half, half, half, whole, whole]
+    assert torch_op.attend(*make_inputs(double, gates=double)) == [double] * 5
 
 
 def test_importing_the_op_leaves_triton_alone():

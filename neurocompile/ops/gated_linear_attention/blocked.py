@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from neurocompile.ops.gated_linear_attention import adjoint
+
 BLOCK = 64
 
 
@@ -23,16 +25,50 @@ def sum_dtype(*inputs: Tensor) -> torch.dtype:
     return torch.float64 if any(value.dtype == torch.float64 for value in inputs) else torch.float32
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The op; see `reference.gated_linear_attention` for shapes."""
     dtype = sum_dtype(q, k, v, log_f, state)
     q, k, v, log_f, state = (value.to(dtype) for value in (q, k, v, log_f, state))
-    _, steps, heads, width = q.shape
+    return _walk(q, k, v, log_f, state, q.shape[3] ** -0.5, False)
+
+
+def gradients(
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, last: Tensor, d_o: Tensor, d_last: Tensor
+) -> tuple[Tensor, ...]:
+    """The adjoint, for callers that kept no graph.
+
+    Args:
+        q: (B, T, H, D).
+        k: (B, T, K, D).
+        v: (B, T, K, E).
+        log_f: (B, T, H).
+        state: (B, H, D, E).
+        last: Second result of `forward`.
+        d_o: Gradient by its first result.
+        d_last: Gradient by its second.
+
+    Returns:
+        Gradients by `q, k, v, log_f, state`, in their types.
+    """
+    types, dtype = [value.dtype for value in (q, k, v, log_f, state)], last.dtype
+    wide = (value.to(dtype) for value in (q, k, v, log_f, state, last, d_o, d_last))
+    results = adjoint.gradients(_walk, *wide)
+    return tuple(value.to(kind) for value, kind in zip(results, types, strict=True))
+
+
+def _walk(
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, scale: float, backwards: bool
+) -> tuple[Tensor, Tensor]:
+    """The op with `scale` for 1 / sqrt(D), or its backward walk; tensors of one type."""
+    if backwards:
+        q, k, v = (value.flip(1) for value in (q, k, v))
+        log_f = pad(log_f.flip(1)[:, :-1], (0, 0, 1, 0))
+    _, steps, heads, _ = q.shape
     keys, group = k.shape[2], heads // k.shape[2]
     size = min(BLOCK, steps)
     # Positions that only fill the last block have keys and values 0 and gates 1: they leave the state as it is.
     fill = -steps % size
-    q, k, v = (_blocks(pad(value, (0, 0, 0, 0, 0, fill)), size) for value in (q * width**-0.5, k, v))
+    q, k, v = (_blocks(pad(value, (0, 0, 0, 0, 0, fill)), size) for value in (q * scale, k, v))
     passed = _blocks(pad(log_f, (0, 0, 0, fill))[..., None], size)[..., 0].cumsum(-1)
     count = passed.shape[2]
 
@@ -53,7 +89,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tup
         state = kept[:, :, block, None, None] * state + learnt[:, :, block]
     asked = q.flatten(1, 2) * passed.exp()[..., None]
     o = own + asked @ torch.stack(entering, 2)
-    return o.flatten(2, 3)[:, :, :steps].transpose(1, 2), state
+    o = o.flatten(2, 3)[:, :, :steps].transpose(1, 2)
+    return (o.flip(1) if backwards else o), state
 
 
 def _blocks(value: Tensor, size: int) -> Tensor:

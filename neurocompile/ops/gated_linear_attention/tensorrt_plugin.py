@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neurocompile.ops.plugin_plan import KernelLaunch, PluginPlan
+from neurocompile.ops.plugin_plan import KernelLaunch, NoPlugin, PluginPlan
 from runtime.plugins.image import TYPES, Input, Output
 from runtime.plugins.sizes import Dim, cdiv
 
@@ -20,10 +20,15 @@ def plan(shapes: Sequence[tuple[int, ...]], operand: str, capability: int) -> Pl
     Returns:
         Inputs as above, gates and state in float32, outputs `o` (B, T, H, E) and `last` (B, H, D, E) float32; D and E
         are fixed, B, T, H and K are open.
+
+    Raises:
+        NoPlugin: If heads are too wide.
     """
     from neurocompile.ops.gated_linear_attention import triton_blocks as cuts
 
     (_, steps_here, _, width), out = shapes[0], shapes[2][3]
+    if width > cuts.WIDEST:
+        raise NoPlugin(f"heads have {width} channels, and the kernel takes {cuts.WIDEST}")
     blocks = cuts.plan(capability, width, TYPES[operand])
     constants = cuts.constants(blocks, capability, TYPES[operand], width, out, steps_here)
     batch, steps, heads, key_heads = Dim(0, 0), Dim(0, 1), Dim(0, 2), Dim(1, 2)

@@ -1,7 +1,9 @@
-"""`gated_linear_attention` as one operator of torch: one node for the ONNX exporter, matrix products for autograd.
+"""`gated_linear_attention` as operators of torch.
 
-On CUDA tensors the kernels of flash-linear-attention run where it is installed; otherwise the blocked form does, which
-is plain torch and runs anywhere.
+`neurocompile::gated_linear_attention` is what a captured program holds. On the processor it is the blocked form, whose
+matrix products autograd differentiates. On CUDA tensors it stands for `gated_linear_attention_sums`, one node with a
+fake kernel and, in `gated_linear_attention_gradients`, an adjoint, which run through Triton where that is installed and
+takes the inputs and block by block otherwise; training in half precision may go to flash-linear-attention (`peer.py`).
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from neurocompile.ops.gated_linear_attention import blocked
+from neurocompile.ops.gated_linear_attention import blocked, peer
 
 torch.library.define(
     "neurocompile::gated_linear_attention",
@@ -22,17 +25,27 @@ torch.library.define(
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, T, H, E) result and (B, H, D, E) last state."""
+    """(B, T, H, E) result and (B, H, D, E) last state of inputs of any real types."""
+    if q.is_cuda and torch.is_autocast_enabled("cuda") and q.dtype != torch.float64:
+        # As autocast does for torch's own attention; gates, state and sums stay float32.
+        q, k, v = (value.to(torch.get_autocast_dtype("cuda")) for value in (q, k, v))
+    if peer.serves(q, k, v, log_f, state):
+        return peer.attend(q, k, v, log_f, state)
     return torch.ops.neurocompile.gated_linear_attention(q, k, v, log_f, state)
 
 
 @cache
-def _flash() -> ModuleType | None:
-    if find_spec("fla") is None:
+def _triton_launch() -> ModuleType | None:
+    if find_spec("triton") is None:
         return None
-    from neurocompile.ops.gated_linear_attention import flash
+    from neurocompile.ops.gated_linear_attention import triton_launch
 
-    return flash
+    return triton_launch
+
+
+def _face(*inputs: Tensor, gradients: bool = False) -> Any:
+    launch = _triton_launch() if inputs[0].is_cuda else None
+    return launch if launch is not None and launch.supports(*inputs, gradients=gradients) else blocked
 
 
 @torch.library.impl("neurocompile::gated_linear_attention", "CompositeImplicitAutograd")
@@ -44,6 +57,46 @@ def _gated_linear_attention(*inputs: Tensor) -> tuple[Tensor, Tensor]:
 
         dtype = blocked.sum_dtype(*inputs)
         return symbolic_node(*(value.to(dtype) for value in inputs))
-    if inputs[0].is_cuda and (flash := _flash()) and blocked.sum_dtype(*inputs) == torch.float32:
-        return flash.attend(*inputs)
-    return blocked.attend(*inputs)
+    return gated_linear_attention_sums(*inputs) if inputs[0].is_cuda else blocked.forward(*inputs)
+
+
+@torch.library.custom_op("neurocompile::gated_linear_attention_sums", mutates_args=())
+def gated_linear_attention_sums(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, H, E) result and (B, H, D, E) last state."""
+    o, last = _face(q, k, v, log_f, state).forward(q, k, v, log_f, state)
+    return o.contiguous(), last.contiguous()
+
+
+@torch.library.custom_op("neurocompile::gated_linear_attention_gradients", mutates_args=())
+def gated_linear_attention_gradients(
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, last: Tensor, d_o: Tensor, d_last: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by `q, k, v, log_f, state`, given the last state and the gradients by both results."""
+    face = _face(q, k, v, log_f, state, gradients=True)
+    results = face.gradients(q, k, v, log_f, state, last, d_o, d_last)
+    return tuple(value.contiguous() for value in results)
+
+
+@gated_linear_attention_sums.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = blocked.sum_dtype(q, k, v, log_f, state)
+    shape = (*q.shape[:3], v.shape[3])
+    return q.new_empty(shape, dtype=dtype), state.new_empty(state.shape, dtype=dtype)
+
+
+@gated_linear_attention_gradients.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, last: Tensor, d_o: Tensor, d_last: Tensor
+) -> tuple[Tensor, ...]:
+    return tuple(value.new_empty(value.shape) for value in (q, k, v, log_f, state))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _backward(ctx: Any, d_o: Tensor, d_last: Tensor) -> tuple[Tensor, ...]:
+    return gated_linear_attention_gradients(*ctx.saved_tensors, d_o, d_last)
+
+
+gated_linear_attention_sums.register_autograd(_backward, setup_context=_keep)

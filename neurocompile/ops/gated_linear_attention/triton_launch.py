@@ -1,15 +1,6 @@
 """`gated_linear_attention` for CUDA tensors: launches the Triton kernel. Importing this file imports Triton.
 
-Forward is one launch. The adjoint is the same op three times, with roles exchanged (gradients by o and the last state
-are written dO and dL):
-
-    dQ: queries dO, keys V, values K, from state S_0^T
-    dK: queries V, keys dO, values Q, from the end and state dL^T
-    dV: queries K, keys Q, values dO, from the end and state dL;    dS_0 = f_1 times the last state of that walk
-    d log f_r = sum_{i >= r} (q_i . dq_i - k_i . dk_i) + dL . S_T
-
-The last line holds because C_i, the sum of log f up to i, meets q_i as a factor e^{C_i}, k_i as e^{-C_i} and the last
-state as e^{C_T}.
+Forward is one launch, the adjoint three (`adjoint.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from neurocompile.ops.gated_linear_attention import adjoint
 from neurocompile.ops.gated_linear_attention.triton_blocks import WIDEST, constants, plan
 from neurocompile.ops.gated_linear_attention.triton_kernel import attention_kernel
 
@@ -48,12 +40,12 @@ def forward(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tu
         (B, T, H, E) result and (B, H, D, E) last state, float32.
     """
     q, k, v = _alike(q, k, v)
-    return _launch(q, k, v, log_f, state, q.shape[3] ** -0.5)
+    return _launch(q, k, v, log_f, state, q.shape[3] ** -0.5, False)
 
 
 def gradients(
     q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, last: Tensor, d_o: Tensor, d_last: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The adjoint, the same in every run.
 
     Args:
@@ -71,20 +63,7 @@ def gradients(
     """
     types = [value.dtype for value in (q, k, v, log_f, state)]
     q, k, v = _alike(q, k, v)
-    scale, keys = q.shape[3] ** -0.5, k.shape[2]
-    group = q.shape[2] // keys
-    d_o, d_last = d_o.to(q.dtype), d_last.float() / scale
-    d_q, _ = _launch(d_o, v, k, log_f, state.mT, scale)
-    all_k, all_v = (value.repeat_interleave(group, 2) for value in (k, v))
-    d_k, _ = _launch(all_v, d_o, q, log_f, d_last.mT, scale, backwards=True)
-    d_v, entered = _launch(all_k, q, d_o, log_f, d_last, scale, backwards=True)
-    # Sums that cancel: float64, as they may be long.
-    d_c = ((q.float() * d_q).sum(-1) - (all_k.float() * d_k).sum(-1)).double()
-    whole = (d_last.double() * scale * last).sum((2, 3))[:, None]
-    d_log_f = d_c.flip(1).cumsum(1).flip(1) + whole
-    d_state = log_f[:, 0].float().exp()[..., None, None] * entered * scale
-    d_k, d_v = (value.unflatten(2, (keys, group)).sum(3) for value in (d_k, d_v))
-    results = (d_q, d_k, d_v, d_log_f, d_state)
+    results = adjoint.gradients(_launch, q, k, v, log_f, state, last, d_o.to(q.dtype), d_last.float())
     return tuple(value.to(dtype) for value, dtype in zip(results, types, strict=True))
 
 
@@ -102,7 +81,7 @@ def _capability(like: Tensor) -> int:
 
 
 def _launch(
-    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, scale: float, *, backwards: bool = False
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor, scale: float, backwards: bool
 ) -> tuple[Tensor, Tensor]:
     """Runs the kernel with queries, keys and values of one type."""
     batch, steps, heads, width = q.shape
