@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.event_ssm.port import EPS, PortLayer, PortStage, RealS5
-from models.event_ssm.program_tables import Tables, finish, stage_outputs
-from models.event_ssm.stream import two_sum
+from models.event_ssm.program_tables import finish, stage_outputs
+from models.sums import two_sum
+from models.tables import Tables
 from neurocompile.program import StreamProgram, TensorSpec, Trigger
 from runtime.front_ends import TokenDt
 from runtime.program import ITEMS, REQUEST

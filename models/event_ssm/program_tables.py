@@ -1,38 +1,17 @@
-"""The tables of a stream program in the making, and what both event-ssm networks share of it."""
+"""What both event-ssm networks share of their stream programs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from neurocompile.program import ChunkSpec, ProgramSpec, StageSpec, StateSpec, StreamProgram, TensorSpec, Trigger
+from models.tables import Tables
+from neurocompile.program import ChunkSpec, StreamProgram, TensorSpec
 from runtime.front_ends import TokenDt
-
-
-class Tables:
-    """Collects stages and states while walking down the network."""
-
-    def __init__(self) -> None:
-        self.stages: list[StageSpec] = []
-        self.states: list[StateSpec] = []
-        self.modules: dict[str, nn.Module] = {}
-
-    def state(self, name: str, *shape: int, dtype: str = "float32", initial: float = 0.0) -> str:
-        """Adds a state and returns its name."""
-        self.states.append(StateSpec(name, dtype, shape, initial))
-        return name
-
-    def stage(self, name: str, module: nn.Module, trigger: Trigger, inputs: Sequence[str], **table: Any) -> str:
-        """Adds a stage (further fields of `StageSpec` by keyword) and returns its name."""
-        lists = {key: tuple(value) for key, value in table.items()}
-        self.stages.append(StageSpec(name, trigger, tuple(inputs), **lists))
-        self.modules[name] = module
-        return name
 
 
 def stage_outputs(name: str, width: int) -> tuple[TensorSpec, TensorSpec]:
@@ -53,25 +32,16 @@ def finish(
         labels: Class names in logit order.
         chunk: The chunk form, or `None`.
     """
-    period = model.config.total_downsampling
     at_once = "every event is processed when it arrives"
     waits = "event k is processed when event k+1 arrives, as published"
-    spec = ProgramSpec(
-        family=family,
-        front_end=front_end.to_json(),
-        items=front_end.items,
-        states=tuple(tables.states),
-        stages=tuple(tables.stages),
-        chunk=chunk,
-        period=period,
-        first_readout=period,
-        labels=labels,
-        notes={
-            "flush": "incomplete groups at the end of a stream are not part of the answer, as published",
-            "dt": waits if front_end.dt == "next" else at_once,
-        },
+    notes = {
+        "flush": "incomplete groups at the end of a stream are not part of the answer, as published",
+        "dt": waits if front_end.dt == "next" else at_once,
+    }
+    period = model.config.total_downsampling
+    return tables.program(
+        family, front_end, labels, lambda items: offline(model, items), period=period, chunk=chunk, notes=notes
     )
-    return StreamProgram(spec, tables.modules, lambda items: offline(model, items))
 
 
 def offline(model: Any, items: Mapping[str, np.ndarray]) -> np.ndarray:

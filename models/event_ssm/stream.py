@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.event_ssm.layers import SequenceLayer
+from models.sums import two_sum
 from neurocompile.ops.diagonal_scan import diagonal_scan
 
 EPS = 1e-6
@@ -170,23 +171,6 @@ def remaining(layers: nn.ModuleList, z: Tensor, dt: Tensor, xs: Sequence[Tensor]
         z = post(layer, z + layer.mix(layer.s5.read(re, im) + layer.s5.feed(u)))
         new += [re, im]
     return z, new
-
-
-def two_sum(total: Tensor, value: Tensor) -> Tensor:
-    """Adds to a compensated sum (Knuth's TwoSum).
-
-    Args:
-        total: (2, H) sum and its rounding error so far.
-        value: (H,) addend.
-
-    Returns:
-        (2, H).
-    """
-    old = total[0]
-    new = old + value
-    virtual = new - old
-    error = (old - (new - virtual)) + (value - virtual)
-    return torch.stack((new, total[1] + error))
 
 
 class Head(nn.Module):

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from models.event_ssm import stream as bodies
-from models.event_ssm.program_tables import Tables, finish, stage_outputs
+from models.event_ssm.program_tables import finish, stage_outputs
 from models.event_ssm.stream import CHUNK_ITEMS, CHUNK_LIMIT, StageNames
+from models.tables import Tables
 from neurocompile.program import ChunkSpec, StreamProgram, TensorSpec, Trigger
 from runtime.front_ends import TokenDt
 from runtime.program import ITEMS, REQUEST

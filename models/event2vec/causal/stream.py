@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from models.event2vec.causal.network import CausalEncoder, CausalEvent2Vec
 from models.event2vec.encoder import EPS, pool_pairs
-from models.event_ssm.program_tables import Tables
-from models.event_ssm.stream import two_sum
-from neurocompile.program import ChunkSpec, ProgramSpec, StreamProgram, TensorSpec, Trigger
+from models.sums import two_sum
+from models.tables import Tables
+from neurocompile.program import ChunkSpec, StreamProgram, TensorSpec, Trigger
 from runtime.errors import UserError
 from runtime.front_ends import TokenDt
 from runtime.program import ITEMS, REQUEST
@@ -197,23 +197,20 @@ def stream_program(model: CausalEvent2Vec, front_end: TokenDt, labels: tuple[str
         carried = (*histories, *memories, SUM, GROUPS)
         tables.modules["chunk"] = Chunk(model)
         chunk = ChunkSpec("chunk", -(-CHUNK_ITEMS // period) * period, ("token", "dt"), carried, carried)
-    spec = ProgramSpec(
-        family="event2vec_causal",
-        front_end=front_end.to_json(),
-        items=front_end.items,
-        states=tuple(tables.states),
-        stages=tuple(tables.stages),
-        chunk=chunk,
+    notes = {
+        "answers": f"every event moves the states; the readout takes in groups of {period} events",
+        "memory": _memory(config),
+        "flush": "an incomplete group at the end of a stream is not part of the answer",
+    }
+    return tables.program(
+        "event2vec_causal",
+        front_end,
+        labels,
+        lambda items: offline(model, items),
         period=period,
-        first_readout=period,
-        labels=labels,
-        notes={
-            "answers": f"every event moves the states; the readout takes in groups of {period} events",
-            "memory": _memory(config),
-            "flush": "an incomplete group at the end of a stream is not part of the answer",
-        },
+        chunk=chunk,
+        notes=notes,
     )
-    return StreamProgram(spec, tables.modules, lambda items: offline(model, items))
 
 
 def _layer_states(tables: Tables, number: int, encoder: CausalEncoder) -> list[str]:
