@@ -64,6 +64,7 @@ def export_model(
     announce: Callable[[str], None] = lambda text: None,
     tensorrt: str | None = None,
     smooth: bool = False,
+    plugins: str | None = None,
 ) -> Export:
     """Exports a checkpoint.
 
@@ -83,6 +84,7 @@ def export_model(
         announce: Called with what a target has to say before it builds.
         tensorrt: TensorRT version to export for, where the target is one of TensorRT.
         smooth: Spread rare work over the events that follow, for `cpu-*` targets.
+        plugins: Which plugins compute ops, `none`, `aot`, `cpp` or `auto`, for `trt-*` targets; none by default.
 
     Returns:
         What was written.
@@ -91,7 +93,7 @@ def export_model(
         UserError: If the checkpoint, target, recording or output cannot be used; nothing is written then.
         GateError: If parity fails; no bundle is written.
     """
-    spec = find_target(target, tensorrt, smooth)
+    spec = find_target(target, tensorrt, smooth, plugins)
     require(spec)
     place = model.resolve()
     output = output or Path(f"{place.name if place.is_dir() else place.stem}.neuro")

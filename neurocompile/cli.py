@@ -39,6 +39,10 @@ def export(
     resize: Resize = None,
     sort: Sort = False,
     tensorrt: Annotated[Optional[str], typer.Option(help="10.3, 10 or 11, for trt-* targets.")] = None,  # noqa: UP045
+    plugins: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="none, aot, cpp or auto, for trt-* targets: who computes scans and attention. [none]"),
+    ] = None,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="cpu-*: spread rare work over the events that follow; answers lag.")
     ] = False,
@@ -54,7 +58,7 @@ def export(
 
     sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
     with progress(quiet=as_json) as (step, announce):
-        maker = export_kit if wants_kit(find_target(target, tensorrt), output) else export_model
+        maker = export_kit if wants_kit(find_target(target, tensorrt, plugins=plugins), output) else export_model
         result = maker(
             model,
             target,
@@ -69,6 +73,7 @@ def export(
             announce=announce,
             tensorrt=tensorrt,
             smooth=smooth,
+            plugins=plugins,
         )
     _print(result.manifest) if as_json else show_export(result)
 
@@ -77,6 +82,7 @@ def export(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The NAME.neuro folder.")],
     recording: Annotated[Optional[Path], typer.Option("-i", "--recording", help="Replay this recording too.")] = None,  # noqa: UP045
+    provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt: what runs an onnx-* bundle.")] = "cpu",
     roi: Roi = None,
     resize: Resize = None,
     sort: Sort = False,
@@ -85,7 +91,7 @@ def verify(
     """Check a bundle's files and replay its golden trace on this machine."""
     from runtime import verify as command
 
-    given = {"-i": recording, "--roi": roi, "--resize": resize}
+    given = {"-i": recording, "--provider": provider, "--roi": roi, "--resize": resize}
     arguments = [text for option, value in given.items() if value is not None for text in (option, str(value))]
     switches = [option for option, on in {"--sort": sort, "--json": as_json}.items() if on]
     raise typer.Exit(command.main([str(bundle), *arguments, *switches]))

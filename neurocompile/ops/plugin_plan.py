@@ -14,6 +14,10 @@ from runtime.plugins.image import Input, Output
 from runtime.plugins.sizes import Size
 
 
+class NoPlugin(Exception):
+    """Why an op has no plugin for a problem, in a few words."""
+
+
 @dataclass(frozen=True)
 class KernelLaunch:
     """One launch of a Triton kernel.
@@ -69,7 +73,7 @@ PLANNED = {
 
 
 def planner(op: str) -> Callable[[Sequence[tuple[int, ...]], str, int], PluginPlan]:
-    """The function `plan(shapes, operand, capability)` of an operator.
+    """The function `plan(shapes, operand, capability)` of an operator; it raises `NoPlugin` for what it cannot do.
 
     Args:
         op: A key of `PLANNED`.

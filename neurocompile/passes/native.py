@@ -29,11 +29,12 @@ STATIC = {
 }
 
 
-def native(model: ir.Model) -> list[Change]:
+def native(model: ir.Model, keep: frozenset[str] = frozenset()) -> list[Change]:
     """Rewrites one graph in place.
 
     Args:
         model: The graph, float32 and of static shapes.
+        keep: Names of op nodes that stay, without their function bodies, because the target has plugins for them.
 
     Returns:
         One change per op node.
@@ -43,7 +44,7 @@ def native(model: ir.Model) -> list[Change]:
     """
     graph, changes = model.graph, []
     for node in list(graph):
-        if node.domain != "neurocompile" or node.op_type not in STATIC:
+        if node.domain != "neurocompile" or node.op_type not in STATIC or node.name in keep:
             continue
         shapes = [shape_of(value) if value is not None else None for value in node.inputs]
         if any(shape is None for shape in shapes):
@@ -58,6 +59,8 @@ def native(model: ir.Model) -> list[Change]:
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         graph.remove(node, safe=True)
         changes.append(Change("native", graph.name or "", f"{node.name} -> {len(graph) - before + 1} nodes"))
+    for kept in {node.op_identifier() for node in graph if node.name in keep}:
+        model.functions.pop(kept, None)
     common.InlinePass()(model)
     infer(model)
     normalise(model)

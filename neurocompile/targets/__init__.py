@@ -83,20 +83,23 @@ class Availability:
     run: str = ""
 
 
-def find_target(text: str, tensorrt: str | None = None, smooth: bool = False) -> TargetSpec:
+def find_target(text: str, tensorrt: str | None = None, smooth: bool = False, plugins: str | None = None) -> TargetSpec:
     """The target that `text` names; see `parse_target` for errors.
 
     Args:
         text: E.g. `onnx-fp32`.
         tensorrt: The option `--tensorrt`, for targets of TensorRT only.
         smooth: The option `--smooth`, for targets of compiled C only.
+        plugins: The option `--plugins`, for targets of TensorRT only.
     """
     target = parse_target(text, tuple(TARGETS))
     if tensorrt and target.backend != "trt":
         raise UserError(f"--tensorrt is for targets of TensorRT, and {text!r} is none; leave it out")
+    if plugins and target.backend != "trt":
+        raise UserError(f"--plugins is for targets of TensorRT, and {text!r} is none; leave it out")
     if smooth and target.backend != "cpu":
         raise UserError(f"--smooth is for the targets cpu-*, and {text!r} is none; leave it out")
-    return replace(target, tensorrt=tensorrt or "", smooth=smooth)
+    return replace(target, tensorrt=tensorrt or "", smooth=smooth, plugins=plugins or "")
 
 
 def require(target: TargetSpec) -> None:

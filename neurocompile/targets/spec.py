@@ -19,6 +19,7 @@ class TargetSpec:
         dtype: One of `DTYPES`.
         device: `native`, an instruction set level, a board, or `smNN`.
         tensorrt: What `--tensorrt` says; empty where it was not given.
+        plugins: What `--plugins` says, for targets of TensorRT; empty where it was not given.
         smooth: Whether `--smooth` was given: no single event is to take long, and answers may lag.
     """
 
@@ -27,6 +28,7 @@ class TargetSpec:
     device: str = "native"
     tensorrt: str = ""
     smooth: bool = False
+    plugins: str = ""
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.dtype}" + ("" if self.device == "native" else f"@{self.device}")

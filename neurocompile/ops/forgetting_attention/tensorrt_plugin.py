@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from neurocompile.ops.plugin_plan import KernelLaunch, PluginPlan
+from neurocompile.ops.plugin_plan import KernelLaunch, NoPlugin, PluginPlan
 from runtime.plugins.image import TYPES, Input, Output
 from runtime.plugins.sizes import Dim, Size, cdiv
 
@@ -21,10 +21,15 @@ def plan(shapes: Sequence[tuple[int, ...]], operand: str, capability: int) -> Pl
 
     Returns:
         Inputs as above, gates in float32, output `o` (B, T, H, D) float32; D is fixed, B, T, H and K are open.
+
+    Raises:
+        NoPlugin: If heads are too wide.
     """
     from neurocompile.ops.forgetting_attention import triton_blocks as cuts
 
     steps_here, width = shapes[0][1], shapes[0][3]
+    if width > cuts.WIDEST:
+        raise NoPlugin(f"heads have {width} channels, and the kernel takes {cuts.WIDEST}")
     blocks = cuts.plan(capability, width, TYPES[operand]).forward
     batch, steps, heads, key_heads = Dim(0, 0), Dim(0, 1), Dim(0, 2), Dim(1, 2)
     rows, key_rows, count = batch * heads, batch * key_heads, cdiv(steps, blocks.keys)

@@ -3,6 +3,9 @@
 An engine belongs to one TensorRT version and one GPU, so none is built here: the bundle carries graphs of plain layers
 that the named TensorRT reads, and is built on the device. What can be said without one is said: a coverage table,
 a parse and build by TensorRT for RTX, and parity of the graphs in ONNX Runtime.
+
+With `--plugins`, ops become plugins made of the Triton kernels. Neither of those two runs plugins, so both then look at
+the native twin of a graph, which the bundle keeps, and the report says so.
 """
 
 from __future__ import annotations
@@ -20,13 +23,19 @@ from neurocompile.targets import Artefact, Availability, TargetSpec
 from neurocompile.targets.trt import rtx
 from neurocompile.targets.trt.coverage import coverage, show
 from neurocompile.targets.trt.graphs import typed_graphs
+from neurocompile.targets.trt.plugged import AOT_FROM, choose, place
+from neurocompile.targets.trt.plugin_files import TWINS, Plugins, plugin_files
 from neurocompile.targets.trt.stand_in import stand_in
 from neurocompile.targets.trt.versions import JETSON, capability, check_device, version_of
 from runtime.backends.tensorrt import obstacle
 from runtime.errors import InternalError
 
-refuse = check_device
 ELSEWHERE = "engines are built where they run"
+REMAINS = {
+    "none": "",
+    "aot": " and no plugin ran anywhere",
+    "cpp": " and no plugin ran anywhere",
+}
 
 
 def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None) -> Artefact:
@@ -41,41 +50,63 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
         One graph per stage, and the script that builds engines of them.
 
     Raises:
-        UserError: If a stage has no form in plain layers, or TensorRT for RTX is installed and refuses a graph.
+        UserError: If a stage has no form in plain layers, TensorRT for RTX is installed and refuses a graph, or plugins
+            were asked for that this TensorRT, GPU or machine has not.
     """
-    version = version_of(target)
+    version, kind = version_of(target), choose(target)
+    placed = place(program, target, kind)
     models, changes = typed_graphs(program, target.dtype, version)
-    table = coverage(models)
+    kept = frozenset((each.stage, each.node) for each in placed if each.plan)
+    ours = {stage for stage, _ in kept}
+    with_ops, typed_otherwise = typed_graphs(program, target.dtype, version, kept) if kept else ({}, [])
+    changes = [change for change in changes if change.stage not in ours]
+    changes += [change for change in typed_otherwise if change.stage in ours]
+    with_ops = {stage: model for stage, model in with_ops.items() if stage in ours}
+    table = coverage(models | with_ops, placed)
     announce(show(table, str(target), version))
-    files, graphs = {}, {}
-    for number, (stage, model) in enumerate(models.items()):
-        path = f"graphs/{stage}.onnx"
-        files[path], graphs[stage] = _serialised(stage, model), path
-        table[stage]["bytes"] = len(files[path])
+    made = plugin_files(with_ops, placed, capability(target.device), kind) if ours else Plugins()
+    files, graphs, plain = dict(made.files), {}, {}
+    for stage, model in models.items():
+        path = f"{TWINS if stage in ours else 'graphs'}/{stage}.onnx"
+        files[path] = plain[stage] = _serialised(stage, model)
+        graphs[stage] = f"graphs/{stage}.onnx"
+        if stage in ours:
+            files[graphs[stage]] = _serialised(stage, with_ops[stage])
+        table[stage]["bytes"] = len(files[graphs[stage]])
         table[stage]["checked"] = ["onnx checker"]
         if not rtx.obstacle():
-            found = rtx.check(stage, files[path])
-            table[stage]["rtx"] = found
-            table[stage]["checked"].append(f"{rtx.tool()}: parsed and built for sm_86, sm_89, sm_120")
-        if number == len(models) - 1 and rtx.obstacle():
-            announce(f"not checked by TensorRT's parser: {rtx.obstacle()}")
+            table[stage]["rtx"] = rtx.check(stage, files[path])
+            what = f", of the native twin {path}" if stage in ours else ""
+            table[stage]["checked"].append(f"{rtx.tool()}: parsed and built for sm_86, sm_89, sm_120{what}")
+    if rtx.obstacle():
+        announce(f"not checked by TensorRT's parser: {rtx.obstacle()}")
+    tensorrt = AOT_FROM.get(version, version) if kind == "aot" and ours else version
+    twins = f", of {', '.join(sorted(ours))} the native twin" if ours else ""
     report = {
         "tensorrt": version,
         "stages": table,
         "typed": [f"{change.rule} [{change.stage}] {change.what}" for change in changes],
-        "parser_check": rtx.obstacle() or f"{rtx.tool()} parsed and built every graph for sm_86, sm_89 and sm_120",
+        "parser_check": rtx.obstacle()
+        or f"{rtx.tool()} parsed and built every graph for sm_86, sm_89 and sm_120{twins}",
         "engines": "none built",
-        "remaining": remaining(target),
+        **({"plugins": made.report} if ours else {}),
+        "remaining": remaining(target, kind if ours else "none"),
     }
     return Artefact(
         files,
         graphs,
         report,
-        needs={"tensorrt": version, "capability": capability(target.device)},
+        needs={"tensorrt": tensorrt, "capability": capability(target.device), **made.needs},
         obstacle=ELSEWHERE,
-        stand_in=stand_in(program.spec, {stage: files[path] for stage, path in graphs.items()}, target.dtype),
+        stand_in=stand_in(program.spec, plain, target.dtype, ours),
         yardstick=partial(autocast, dtype=target.dtype),
     )
+
+
+def refuse(target: TargetSpec) -> None:
+    """Raises `UserError` for a device, precision or kind of plugin that cannot be."""
+    check_device(target)
+    choose(target)
 
 
 def availability() -> Availability:
@@ -89,14 +120,17 @@ def by_device() -> dict[str, Availability]:
     return {device: Availability(run=here) for device in (*JETSON, "smNN")}
 
 
-def remaining(target: TargetSpec) -> str:
+def remaining(target: TargetSpec, plugins: str = "none") -> str:
     """What is left to do, on which machine, in one sentence."""
     number = capability(target.device)
     where = f"a {target.device}" if target.device in JETSON else "the machine"
     gpu = f"an sm_{number} GPU" if number else "its GPU"
+    version = version_of(target)
+    version = AOT_FROM.get(version, version) if plugins == "aot" else version
     return (
-        f"no engine was built: on {where} with {gpu} and TensorRT {version_of(target)}, run `python -m runtime.verify` "
-        "on the bundle, which builds the engines there, keeps them, and checks them against the golden trace"
+        f"no engine was built{REMAINS[plugins]}: on {where} with {gpu} and TensorRT {version}, run "
+        "`python -m runtime.verify` on the bundle, which builds the engines there, keeps them, and checks them against "
+        "the golden trace"
     )
 
 

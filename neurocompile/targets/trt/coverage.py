@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import onnx_ir as ir
 
 from neurocompile.passes.typed import precision
+from neurocompile.targets.trt.plugged import Placed
 
 OURS = "neurocompile"
 
 
-def coverage(models: dict[str, ir.Model]) -> dict[str, dict[str, Any]]:
-    """Per stage: `nodes`, `precision` (node kind -> precision -> count), `native`, `plugins` (node counts)."""
-    table = {}
+def coverage(models: dict[str, ir.Model], placed: Iterable[Placed] = ()) -> dict[str, dict[str, Any]]:
+    """What graphs are made of.
+
+    Args:
+        models: Typed graphs; op nodes that are left become plugins.
+        placed: All op nodes that the program had.
+
+    Returns:
+        Per stage: `nodes`, `precision` (node kind -> precision -> count), `native`, `plugins` (node counts), and `ops`
+        (node, operator, and who computes it).
+    """
+    table, placed = {}, list(placed)
     for name, model in models.items():
         kinds: dict[str, Counter[str]] = {}
         for node in model.graph:
@@ -25,8 +36,16 @@ def coverage(models: dict[str, ir.Model]) -> dict[str, dict[str, Any]]:
             "precision": {kind: dict(counts) for kind, counts in sorted(kinds.items())},
             "native": len(model.graph) - plugins.total(),
             "plugins": dict(plugins),
+            "ops": [{"node": p.node, "op": p.op, "by": _by(p)} for p in placed if p.stage == name],
         }
     return table
+
+
+def _by(placed: Placed) -> str:
+    if placed.plan:
+        count = len(placed.plan.launches)
+        return f"plugin, {count} {'launch' if count == 1 else 'launches'}"
+    return f"native layers ({placed.reason})" if placed.reason else "native layers"
 
 
 def show(table: dict[str, dict[str, Any]], target: str, tensorrt: str) -> str:
@@ -36,6 +55,7 @@ def show(table: dict[str, dict[str, Any]], target: str, tensorrt: str) -> str:
     for name, row in table.items():
         plugins = ", ".join(f"{count} {kind}" for kind, count in row["plugins"].items()) or "0 plugins"
         lines.append(f"  {name:{width}}  {row['nodes']:4} nodes  {row['native']:4} native  {plugins}")
+        lines += [f"  {'':{width}}  {op['node']} ({op['op']}): {op['by']}" for op in row["ops"]]
         by_precision: dict[str, list[str]] = {}
         for kind, counts in row["precision"].items():
             for kind_precision, count in counts.items():

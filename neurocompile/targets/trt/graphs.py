@@ -15,13 +15,16 @@ CONV_IN_BFLOAT16 = 22
 """The operator set that gave Conv the type bfloat16."""
 
 
-def typed_graphs(program: GraphProgram, dtype: str, tensorrt: str) -> tuple[dict[str, ir.Model], list[Change]]:
+def typed_graphs(
+    program: GraphProgram, dtype: str, tensorrt: str, keep: frozenset[tuple[str, str]] = frozenset()
+) -> tuple[dict[str, ir.Model], list[Change]]:
     """Lowers every graph of a program.
 
     Args:
         program: The program after the passes; it is not changed.
         dtype: `fp32`, `bf16` or `fp16`.
         tensorrt: A key of `VERSIONS`.
+        keep: Stages and op nodes in them that stay op nodes, for plugins.
 
     Returns:
         Stage name -> graph, and what was rewritten.
@@ -31,8 +34,8 @@ def typed_graphs(program: GraphProgram, dtype: str, tensorrt: str) -> tuple[dict
     """
     version, changes = VERSIONS[tensorrt], []
     models = dict(program.copy().graphs)
-    for model in models.values():
-        changes += native(model)
+    for stage, model in models.items():
+        changes += native(model, frozenset(node for of, node in keep if of == stage))
         if not version.gelu:
             expand_gelu(model)
             infer(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
@@ -13,13 +15,14 @@ from runtime.program import ProgramSpec
 from runtime.session import ScheduledSession, Session
 
 
-def stand_in(spec: ProgramSpec, graphs: dict[str, bytes], dtype: str) -> StandIn:
+def stand_in(spec: ProgramSpec, graphs: dict[str, bytes], dtype: str, twins: Iterable[str] = ()) -> StandIn:
     """Something that runs shipped graphs.
 
     Args:
         spec: The tables.
-        graphs: Stage name -> the ONNX file as shipped.
+        graphs: Stage name -> the ONNX file as shipped, without plugins.
         dtype: `fp32` graphs run as they are, typed ones in their float32 form.
+        twins: Stages whose graphs are shipped with plugins, and of which `graphs` holds the native twin.
     """
 
     def opened(tick_us: float) -> Session:
@@ -27,6 +30,8 @@ def stand_in(spec: ProgramSpec, graphs: dict[str, bytes], dtype: str) -> StandIn
         return ScheduledSession(spec, OrtExecutor(spec, made), tick_us=tick_us)
 
     how = "" if dtype == "fp32" else ", rounding as typed"
+    if stages := sorted(twins):
+        how += f", native layers where {', '.join(stages)} has plugins"
     return StandIn(f"ONNX Runtime {ort.__version__} on CPU{how}", opened)
 
 
