@@ -88,8 +88,8 @@ def gaps(t: Tensor, mask: Tensor | None = None) -> Tensor:
 def _check_length(config: Event2VecConfig, length: int) -> None:
     if length < 1:
         raise UserError("a batch has no events; give at least two of different times")
-    if length % config.multiple:
+    if length % config.total_downsampling:
         raise UserError(
             f"{length} positions cannot be halved {len(config.encoders)} times by pooling; "
-            f"pad or cut the events to a multiple of {config.multiple}"
+            f"pad or cut the events to a multiple of {config.total_downsampling}"
         )

@@ -86,10 +86,10 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
             "this Event2Vec was trained on clusters of events weighted by their size, which no stream of events "
             "delivers; export a network that was trained on events, such as dvs_lip_random_sampling"
         )
-    if front_end.window % config.multiple:
+    if front_end.window % config.total_downsampling:
         raise UserError(
             f"a window of {front_end.window} events cannot be halved {len(config.encoders)} times by pooling; "
-            f"give a window that is a multiple of {config.multiple}"
+            f"give a window that is a multiple of {config.total_downsampling}"
         )
     if (config.polarities, config.width, config.height) != (2, front_end.width, front_end.height):
         raise UserError(

@@ -55,7 +55,7 @@ def collate(samples: Sequence[Points], targets: np.ndarray, rows: Sequence[int],
         samples: B samples.
         targets: (B, C) soft targets.
         rows: Their B numbers.
-        multiple: See `Event2VecConfig.multiple`.
+        multiple: See `total_downsampling` of the network.
 
     Returns:
         The batch; with intensity if all samples have it.

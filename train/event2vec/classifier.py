@@ -125,10 +125,10 @@ def check_data(config: Event2VecConfig, data: Any) -> None:
             raise UserError(
                 f"model.network.{name} is {getattr(config, name)}, but the data have {wanted}; set it to {wanted}"
             )
-    if data.front_end.window % config.multiple:
+    if data.front_end.window % config.total_downsampling:
         raise UserError(
             f"data.window {data.front_end.window} cannot be halved {len(config.encoders)} times by pooling; "
-            f"choose a multiple of {config.multiple}"
+            f"choose a multiple of {config.total_downsampling}"
         )
     for split in data.splits.values():
-        split.multiple = config.multiple
+        split.multiple = config.total_downsampling
