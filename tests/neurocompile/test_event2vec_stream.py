@@ -167,7 +167,7 @@ def test_gates_that_are_nearly_open_or_shut_stay_exact_in_graphs():
 
 
 def test_what_cannot_be_streamed_is_refused():
-    with pytest.raises(UserError, match="trained on clusters of events weighted by their size"):
+    with pytest.raises(UserError, match="takes clusters with intensities, but its front end single events"):
         make_model(intensity=True).stream_program(FRONT_END)
     with pytest.raises(UserError, match="140 events cannot be halved 3 times.*multiple of 8"):
         make_model(pool_every_layer=1, n_layers=3).stream_program(FRONT_END)

@@ -5,6 +5,13 @@
 #define SHIM_TENSORRT 1003
 #endif
 
-#define NV_TENSORRT_MAJOR (SHIM_TENSORRT / 100)
-#define NV_TENSORRT_MINOR (SHIM_TENSORRT % 100)
+#if SHIM_TENSORRT == 1003
+#define NV_TENSORRT_MAJOR 10
+#define NV_TENSORRT_MINOR 3
+#elif SHIM_TENSORRT == 1100
+#define NV_TENSORRT_MAJOR 11
+#define NV_TENSORRT_MINOR 0
+#else
+#error "these declarations stand for TensorRT 10.3 and 11.0"
+#endif
 #define NV_TENSORRT_PATCH 0
