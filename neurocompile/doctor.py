@@ -46,6 +46,8 @@ PACKAGES = (
 )
 
 
+NOTE = "note"
+PROVIDERS = ("cuda", "tensorrt")
 EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 
 
@@ -58,6 +60,7 @@ def examine() -> list[Finding]:
         except PackageNotFoundError:
             found = ""
         findings.append(Finding(package, found, purpose, remedy))
+    findings += _providers()
     compiler = _first_line([*(shlex.split(os.environ.get("CC", "")) or ["cc"]), "--version"])
     findings.append(Finding("C compiler", compiler, "building cpu-* bundles", "Debian: apt install gcc; or ziglang"))
     emulator = next((name for name in EMULATORS if shutil.which(name)), EMULATORS[0])
@@ -69,11 +72,29 @@ def examine() -> list[Finding]:
     return findings
 
 
+def _providers() -> list[Finding]:
+    """What onnxruntime can compute with besides the processor, and what is known of its versions."""
+    try:
+        from runtime.backends import ort_providers
+    except ImportError:
+        return []
+    findings = []
+    for name in PROVIDERS:
+        found = "" if ort_providers.obstacle(name) else f"in this onnxruntime; takes {ort_providers.LIBRARIES[name]}"
+        remedy = f"pip install onnxruntime-gpu in place of onnxruntime; it needs {ort_providers.LIBRARIES[name]}"
+        findings.append(Finding(f"onnxruntime {name}", found, f"onnx-* bundles with --provider {name}", remedy))
+    return findings + [Finding(NOTE, text, "onnx-* bundles on a GPU") for text in ort_providers.LIMITS]
+
+
 def show(findings: list[Finding]) -> None:
-    """Prints one line per finding."""
-    for finding in findings:
+    """Prints one line per finding, notes last."""
+    width = max(len(finding.what) for finding in findings)
+    for finding in sorted(findings, key=lambda finding: finding.what == NOTE):
+        if finding.what == NOTE:
+            print(f"note {finding.found}")
+            continue
         state = finding.found or f"missing: needed for {finding.needed_for}; {finding.remedy}"
-        print(f"{'ok ' if finding.found else '-  '} {finding.what:18} {state}")
+        print(f"{'ok ' if finding.found else '-  '} {finding.what:{width}} {state}")
 
 
 def _machine() -> str:

@@ -55,6 +55,10 @@ class Bundle:
         """The parity report of the export."""
         return self.manifest["parity"]
 
+    def digest(self) -> str:
+        """The SHA-256 of the manifest, which holds that of every other file."""
+        return hashlib.sha256((self.root / MANIFEST).read_bytes()).hexdigest()
+
     def read(self, name: str) -> bytes:
         """The bytes of one file, after their hash was found to match.
 

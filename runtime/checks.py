@@ -14,6 +14,7 @@ from runtime.bundle import TRACE, Bundle
 from runtime.errors import UserError
 from runtime.events import Recording
 from runtime.open import open_session
+from runtime.providers import CPU
 from runtime.session import Session
 from runtime.trace import Deviation, Trace, compare, record
 
@@ -57,7 +58,7 @@ def bound(bundle: Bundle) -> float:
 
 
 def run_checks(
-    bundle: Bundle, *, recording: Recording | None = None, threads: int = 1, seed: int = 0
+    bundle: Bundle, *, recording: Recording | None = None, threads: int = 1, seed: int = 0, provider: str = CPU
 ) -> Iterator[Check]:
     """Runs every check, one after the other; what cannot run after a failure is left out.
 
@@ -66,6 +67,7 @@ def run_checks(
         recording: A recording of the right sensor, to be pushed event by event and in bulk too.
         threads: Threads within a stage.
         seed: Of the random splits.
+        provider: What ONNX Runtime computes with.
 
     Yields:
         The outcomes, in order.
@@ -74,7 +76,7 @@ def run_checks(
     if not files.passed:
         return
     limit, trace = bound(bundle), Trace.from_bytes(bundle.read(TRACE))
-    start = partial(open_session, bundle, threads=threads, require_proof=False)
+    start = partial(open_session, bundle, threads=threads, require_proof=False, provider=provider)
     stepped = start(tick_us=trace.tick_us, use_chunk=False)
     bulk = start(tick_us=trace.tick_us)
     yield _against_reference("golden trace, event by event", stepped, trace, limit, event_by_event=True)

@@ -23,6 +23,7 @@ def describe() -> dict[str, Any]:
     """Model and settings of the machine, as far as they can be read; a figure without them says little."""
     return {
         "cpu": cpu_model(),
+        "gpus": gpus() or "none",
         "architecture": platform.machine(),
         "logical_cores": os.cpu_count(),
         "affinity": affinity(),
@@ -73,6 +74,19 @@ def cpu_model() -> str:
         if key.strip() in ("model name", "Model"):
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def gpus() -> str:
+    """NVIDIA's GPUs and their driver's version, as far as the driver tells; empty where there is none."""
+    places = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    models = [
+        line.partition(":")[2].strip()
+        for place in places
+        for line in _text(str(place)).splitlines()
+        if line.startswith("Model:")
+    ]
+    driver = _text("/proc/driver/nvidia/version").partition("\n")[0]
+    return ", ".join([*models, *([driver] if driver else [])])
 
 
 def cpu_features() -> frozenset[str]:

@@ -9,7 +9,8 @@ from runtime import machine, proof
 from runtime.backends import source
 from runtime.bundle import Bundle
 from runtime.errors import UserError
-from runtime.session import ScheduledSession, Session
+from runtime.providers import CPU, PROVIDERS
+from runtime.session import Executor, ScheduledSession, Session
 
 SHIPPED = Path(__file__).parent / "shipped" / "nmnist_ssm.neuro"
 SHIPPED_SOURCE = Path(__file__).parent / "shipped" / "nmnist_ssm_cpu.neuro"
@@ -23,6 +24,7 @@ def open_session(
     threads: int = 1,
     use_chunk: bool = True,
     require_proof: bool = True,
+    provider: str = CPU,
 ) -> Session:
     """A session at the beginning of a stream.
 
@@ -34,6 +36,8 @@ def open_session(
         use_chunk: Whether `push` may take the chunk form; a session that only gets single events opens faster without.
         require_proof: Refuse what was neither proved at export nor verified on this machine; only a verification
             itself does without.
+        provider: What ONNX Runtime computes an `onnx-*` bundle with, one of `PROVIDERS`. On another than the processor
+            a bundle counts as proved only after `python -m runtime.verify --provider` succeeded on this machine.
 
     Raises:
         UserError: If the bundle is unproved, this machine cannot run it, or its backend is missing.
@@ -51,8 +55,14 @@ def open_session(
         )
     if reason := machine.obstacle_of(bundle.manifest["target"]):
         raise UserError(f"{bundle.root} cannot run here: {reason}; export it for this machine")
+    if provider not in PROVIDERS:
+        raise UserError(f"there is no provider {provider!r}; these exist: {', '.join(PROVIDERS)}")
+    if provider != CPU and name != "onnx":
+        raise UserError(f"--provider is for onnx-* bundles, and {bundle.root} is one for {bundle.target}; leave it out")
     if require_proof:
-        proof.require(bundle)
+        proof.require(bundle, provider)
+    if name == "onnx":
+        return _onnx(bundle, tick_us, threads, use_chunk, provider)
     return BACKENDS[name](bundle, tick_us, threads, use_chunk)
 
 
@@ -82,17 +92,24 @@ def fastest_shipped_bundle() -> tuple[Path, str]:
     return (shipped_bundle(), reason) if reason else (SHIPPED_SOURCE, "")
 
 
-def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool) -> Session:
+def _onnx(bundle: Bundle, tick_us: float, threads: int, use_chunk: bool, provider: str = CPU) -> Session:
     try:
         from runtime.backends.ort import OrtExecutor
+        from runtime.backends.ort_device import DeviceExecutor
+        from runtime.backends.ort_providers import find_provider
     except ImportError as error:
         raise UserError(
             f"{bundle.root} runs on ONNX Runtime, which cannot be imported here ({error}); pip install onnxruntime"
         ) from error
-    graphs = bundle.graphs()
+    executor: Executor
+    found = find_provider(provider, machine.cache_folder() / "ort_engines" / bundle.digest()[:32])
+    graphs = bundle.graphs(device=provider != CPU)
     if bundle.program.chunk and not use_chunk:
         del graphs[bundle.program.chunk.name]
-    executor = OrtExecutor(bundle.program, graphs, threads=threads)
+    if provider == CPU:
+        executor = OrtExecutor(bundle.program, graphs, threads=threads)
+    else:
+        executor = DeviceExecutor(bundle.program, graphs, found, threads=threads)
     return ScheduledSession(bundle.program, executor, tick_us=tick_us, use_chunk=use_chunk)
 
 

@@ -15,6 +15,7 @@ from runtime.bundle import Bundle, open_bundle
 from runtime.errors import UserError, guard
 from runtime.inputs import Sample
 from runtime.open import open_session
+from runtime.providers import CPU, add_option
 from runtime.session import Session
 from runtime.tables import line
 
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--samples", type=inputs.count, metavar="N", help="of many recordings take N, evenly spaced")
     made.add_argument("--split", choices=inputs.SPLITS, help="of many recordings take those below a folder so named")
     made.add_argument("--threads", type=inputs.count, default=1, metavar="N", help="threads within a stage [1]")
+    add_option(made)
     made.add_argument("--json", action="store_true", help="print the report as JSON")
     made.add_argument("--plot", metavar="PNG", help="draw the probabilities over time (needs matplotlib)")
     inputs.add_options(made)
@@ -71,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.plot and len(samples) > 1:
         raise UserError(f"--plot draws one recording and {len(samples)} were given; name one with -i")
     plot.check(options.plot)
-    session = _sessions(bundle, options.threads)
+    session = _sessions(bundle, options.threads, options.provider)
     session(1.0)  # A bundle that cannot run is refused before anything is printed.
     say = (lambda text: None) if options.json else (lambda text: print(text, flush=True))
     say(f"bundle    {bundle.name}  {bundle.target}  parity at export: {bundle.parity.get('status')}")
@@ -93,13 +95,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sessions(bundle: Bundle, threads: int) -> Callable[[float], Session]:
+def _sessions(bundle: Bundle, threads: int, provider: str = CPU) -> Callable[[float], Session]:
     """Opens a session for a tick length, or returns the one that is open already."""
     opened: dict[float, Session] = {}
 
     def session(tick_us: float) -> Session:
         if tick_us not in opened:
-            opened[tick_us] = open_session(bundle, tick_us=tick_us, threads=threads, use_chunk=False)
+            opened[tick_us] = open_session(bundle, tick_us=tick_us, threads=threads, use_chunk=False, provider=provider)
         return opened[tick_us]
 
     return session

@@ -15,6 +15,7 @@ from runtime.bundle import Bundle, open_bundle
 from runtime.checks import Check, bound, run_checks
 from runtime.errors import GateError, guard
 from runtime.events import Recording
+from runtime.providers import CPU, add_option
 from runtime.tables import table
 
 
@@ -28,14 +29,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("bundle", help="the NAME.neuro folder")
     made.add_argument("-i", "--recording", help="also push this recording event by event and in bulk, and compare")
     made.add_argument("--threads", type=inputs.count, default=1, metavar="N", help="threads within a stage [1]")
+    add_option(made)
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the random splits [0]")
     made.add_argument("--json", action="store_true", help="print the report as JSON")
     inputs.add_options(made)
     return made
 
 
-def verify(bundle: Bundle, *, recording: Recording | None = None, threads: int = 1, seed: int = 0) -> list[Check]:
-    """Runs all checks and remembers for this machine how they went.
+def verify(
+    bundle: Bundle, *, recording: Recording | None = None, threads: int = 1, seed: int = 0, provider: str = CPU
+) -> list[Check]:
+    """Runs all checks and remembers for this machine and provider how they went.
 
     Returns:
         The outcomes, the failed ones among them.
@@ -43,18 +47,18 @@ def verify(bundle: Bundle, *, recording: Recording | None = None, threads: int =
     Raises:
         UserError: If the bundle cannot be run here at all.
     """
-    checks = list(run_checks(bundle, recording=recording, threads=threads, seed=seed))
-    proof.remember(bundle, all(check.passed for check in checks))
+    checks = list(run_checks(bundle, recording=recording, threads=threads, seed=seed, provider=provider))
+    proof.remember(bundle, all(check.passed for check in checks), provider)
     return checks
 
 
-def gate(bundle: Bundle, *, threads: int = 1) -> list[Check]:
+def gate(bundle: Bundle, *, threads: int = 1, provider: str = CPU) -> list[Check]:
     """`verify` for commands that do nothing with a bundle that fails.
 
     Raises:
         GateError: If any check fails.
     """
-    checks = verify(bundle, threads=threads)
+    checks = verify(bundle, threads=threads, provider=provider)
     if failed := [check for check in checks if not check.passed]:
         raise GateError(f"{bundle.root} does not compute here what was trained ({failed[0].name}: {failed[0].detail})")
     return checks
@@ -91,8 +95,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.recording:
         recording, done = inputs.load(options.recording, options, bundle.program.front_end)
     begin = time.perf_counter()
-    checks = verify(bundle, recording=recording, threads=options.threads, seed=options.seed)
+    checks = verify(bundle, recording=recording, threads=options.threads, seed=options.seed, provider=options.provider)
     table_of = report(bundle, checks, time.perf_counter() - begin)
+    table_of["provider"] = options.provider
     if recording is not None:
         table_of["recording"] = {"source": recording.source, "events": len(recording.events), "adapters": done}
     if options.json:

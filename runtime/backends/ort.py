@@ -119,7 +119,7 @@ class OrtExecutor:
                 binding.bind_ortvalue_output(output.name, _share(self._values[output.name]))
             for name in stage.writes:
                 binding.bind_ortvalue_output(name + NEXT, _share(self._buffers[name][1 - side[self._group[name]]]))
-            runs[sum(bit << group for group, bit in side.items())] = _runnable(session, binding, self._run_options)
+            runs[sum(bit << group for group, bit in side.items())] = runnable(session, binding, self._run_options)
         return runs, _bits(groups), _bits({self._group[name] for name in stage.writes})
 
 
@@ -131,12 +131,12 @@ def _cell(buffer: np.ndarray) -> memoryview | np.ndarray:
     return buffer.reshape(1).data if buffer.shape == () else buffer[np.newaxis]
 
 
-def _runnable(session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions) -> Callable[[], None]:
+def runnable(session: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions) -> Callable[[], None]:
     """Runs the binding without the public wrapper's checks, which cost a microsecond a call (30 with run options)."""
     try:
         return partial(session._sess.run_with_iobinding, binding._iobinding, options)
     except AttributeError:  # An ONNX Runtime that calls its insides otherwise.
-        return partial(session.run_with_iobinding, binding)
+        return partial(session.run_with_iobinding, binding, options)
 
 
 def _share(array: np.ndarray) -> Any:

@@ -15,17 +15,27 @@ from runtime.program import ProgramSpec, StageSpec
 class Sides:
     """The sides of a program's states.
 
+    Args:
+        spec: The program's tables.
+        chunk: Whether the chunk form writes into the other buffers, too; `turn_chunk` then swaps those.
+
     Attributes:
         bits: Bit g says which of its two buffers group g reads from next.
     """
 
-    def __init__(self, spec: ProgramSpec) -> None:
-        writers = {
-            s.name: frozenset(stage.name for stage in spec.stages if s.name in stage.writes) for s in spec.states
-        }
+    def __init__(self, spec: ProgramSpec, *, chunk: bool = False) -> None:
+        bodies = {stage.name: stage.writes for stage in spec.stages}
+        if chunk and spec.chunk:
+            bodies[spec.chunk.name] = spec.chunk.writes
+        writers = {s.name: frozenset(name for name, writes in bodies.items() if s.name in writes) for s in spec.states}
         groups = {writer: number for number, writer in enumerate(dict.fromkeys(writers.values()))}
         self._group = {name: groups[writer] for name, writer in writers.items()}
+        self._chunk = _bits({self._group[name] for name in spec.chunk.writes}) if chunk and spec.chunk else 0
         self.bits = 0
+
+    def turn_chunk(self) -> None:
+        """Swaps the buffers of what the chunk form writes, after it ran."""
+        self.bits ^= self._chunk
 
     def of(self, state: str) -> int:
         """0 or 1: where the state is now."""

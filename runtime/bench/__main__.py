@@ -18,6 +18,7 @@ from runtime.bench.workload import Workload, of_recording, shipped
 from runtime.bundle import Bundle, open_bundle
 from runtime.errors import UserError, guard
 from runtime.open import fastest_shipped_bundle
+from runtime.providers import add_option
 from runtime.verify import gate
 
 EVENTS = 50_000
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--readout-every", type=inputs.count, default=1, metavar="N",
                       help="in the passes that answer, ask at every N-th event [1]")  # fmt: skip
     made.add_argument("--threads", type=inputs.count, default=1, metavar="N", help="threads within a stage [1]")
+    add_option(made)
     made.add_argument("--pin", type=_whole, metavar="CORE", help="keep the process on this core")
     made.add_argument("--json", metavar="FILE", help="write the report here; - prints it instead of the table")
     made.add_argument("--raw", action="store_true", help="keep every sample in an .npz beside the JSON file")
@@ -71,9 +73,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.pin is not None and not machine.pin(options.pin):
         raise UserError(f"this process cannot be kept on core {options.pin}; choose one of {machine.affinity()}")
     workload, done = _workload(bundle, options)
-    checks = gate(bundle, threads=options.threads)
+    checks = gate(bundle, threads=options.threads, provider=options.provider)
     here = machine.describe()
-    plan = Plan(options.warmup, options.batch, options.readout_every, options.rate, options.threads)
+    plan = Plan(options.warmup, options.batch, options.readout_every, options.rate, options.threads, options.provider)
     result = measure(bundle, workload, plan, _progress)
     report = {
         "bundle": str(bundle.root),

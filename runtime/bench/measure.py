@@ -13,6 +13,7 @@ from runtime.bench import figures, loops
 from runtime.bench.workload import Workload, arrivals
 from runtime.bundle import Bundle
 from runtime.open import open_session
+from runtime.providers import CPU
 from runtime.session import ScheduledSession
 
 
@@ -26,6 +27,7 @@ class Plan:
         readout_every: In the passes that answer, ask at every so many-th event.
         rate: Events per second of the open loop, `recorded` for the recording's own times, `None` for no open loop.
         threads: Threads within a stage.
+        provider: What ONNX Runtime computes with.
     """
 
     warmup: int
@@ -33,6 +35,7 @@ class Plan:
     readout_every: int = 1
     rate: float | str | None = None
     threads: int = 1
+    provider: str = CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,9 @@ def measure(bundle: Bundle, workload: Workload, plan: Plan, progress: Callable[[
     """
 
     def start(use_chunk: bool = False) -> Any:
-        return open_session(bundle, tick_us=workload.tick_us, threads=plan.threads, use_chunk=use_chunk)
+        return open_session(
+            bundle, tick_us=workload.tick_us, threads=plan.threads, use_chunk=use_chunk, provider=plan.provider
+        )
 
     spec, warmup = bundle.program, plan.warmup
     rows = loops.rows_of(workload.events)

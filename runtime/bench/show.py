@@ -28,7 +28,7 @@ def _head(report: Mapping[str, Any]) -> str:
             f"parity    {report['parity_at_export']} at export; verified here just now, {report['parity_here']}",
             f"input     {report['input']}",
             f"          {setting['events']} events counted after {setting['warmup']} of warm-up in every pass",
-            f"setting   batch {setting['batch']}, threads {setting['threads']}, "
+            f"setting   batch {setting['batch']}, threads {setting['threads']}, provider {setting['provider']}, "
             f"garbage collector {report['garbage_collector']}; a session opens in {report['open_ms']:.0f} ms",
             f"machine   {', '.join(fact for fact in facts if fact)}",
             f"          {machine['system']}, {versions}",
