@@ -25,17 +25,13 @@ from neurocompile.targets.trt.coverage import coverage, show
 from neurocompile.targets.trt.graphs import typed_graphs
 from neurocompile.targets.trt.plugged import AOT_FROM, choose, place
 from neurocompile.targets.trt.plugin_files import TWINS, Plugins, plugin_files
+from neurocompile.targets.trt.remains import remaining, scripts
 from neurocompile.targets.trt.stand_in import stand_in
 from neurocompile.targets.trt.versions import JETSON, capability, check_device, version_of
 from runtime.backends.tensorrt import obstacle
 from runtime.errors import InternalError
 
 ELSEWHERE = "engines are built where they run"
-REMAINS = {
-    "none": "",
-    "aot": " and no plugin ran anywhere",
-    "cpp": " and no plugin ran anywhere",
-}
 
 
 def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None) -> Artefact:
@@ -47,17 +43,18 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
         announce: Is told the coverage table before anything is built.
 
     Returns:
-        One graph per stage, and the script that builds engines of them.
+        One graph per stage, and the scripts that build engines of them.
 
     Raises:
         UserError: If a stage has no form in plain layers, TensorRT for RTX is installed and refuses a graph, or plugins
             were asked for that this TensorRT, GPU or machine has not.
     """
-    version, kind = version_of(target), choose(target)
-    placed = place(program, target, kind)
+    version, chosen = version_of(target), choose(target)
+    placed = place(program, target, chosen)
     models, changes = typed_graphs(program, target.dtype, version)
     kept = frozenset((each.stage, each.node) for each in placed if each.plan)
     ours = {stage for stage, _ in kept}
+    kind = chosen if ours else "none"
     with_ops, typed_otherwise = typed_graphs(program, target.dtype, version, kept) if kept else ({}, [])
     changes = [change for change in changes if change.stage not in ours]
     changes += [change for change in typed_otherwise if change.stage in ours]
@@ -65,7 +62,7 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
     table = coverage(models | with_ops, placed)
     announce(show(table, str(target), version))
     made = plugin_files(with_ops, placed, capability(target.device), kind) if ours else Plugins()
-    files, graphs, plain = dict(made.files), {}, {}
+    files, graphs, plain = made.files | scripts(target, kind), {}, {}
     for stage, model in models.items():
         path = f"{TWINS if stage in ours else 'graphs'}/{stage}.onnx"
         files[path] = plain[stage] = _serialised(stage, model)
@@ -80,7 +77,7 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
             table[stage]["checked"].append(f"{rtx.tool()}: parsed and built for sm_86, sm_89, sm_120{what}")
     if rtx.obstacle():
         announce(f"not checked by TensorRT's parser: {rtx.obstacle()}")
-    tensorrt = AOT_FROM.get(version, version) if kind == "aot" and ours else version
+    tensorrt = AOT_FROM.get(version, version) if kind == "aot" else version
     twins = f", of {', '.join(sorted(ours))} the native twin" if ours else ""
     report = {
         "tensorrt": version,
@@ -90,7 +87,7 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
         or f"{rtx.tool()} parsed and built every graph for sm_86, sm_89 and sm_120{twins}",
         "engines": "none built",
         **({"plugins": made.report} if ours else {}),
-        "remaining": remaining(target, kind if ours else "none"),
+        "remaining": remaining(target, kind),
     }
     return Artefact(
         files,
@@ -118,20 +115,6 @@ def by_device() -> dict[str, Availability]:
     """Every device but `native`: graphs can be made for all of them, and none is looked for here."""
     here = obstacle() or "where that GPU is"
     return {device: Availability(run=here) for device in (*JETSON, "smNN")}
-
-
-def remaining(target: TargetSpec, plugins: str = "none") -> str:
-    """What is left to do, on which machine, in one sentence."""
-    number = capability(target.device)
-    where = f"a {target.device}" if target.device in JETSON else "the machine"
-    gpu = f"an sm_{number} GPU" if number else "its GPU"
-    version = version_of(target)
-    version = AOT_FROM.get(version, version) if plugins == "aot" else version
-    return (
-        f"no engine was built{REMAINS[plugins]}: on {where} with {gpu} and TensorRT {version}, run "
-        "`python -m runtime.verify` on the bundle, which builds the engines there, keeps them, and checks them against "
-        "the golden trace"
-    )
 
 
 def _serialised(stage: str, model: ir.Model) -> bytes:

@@ -24,7 +24,7 @@ class Plugins:
 
     Attributes:
         files: Path in the bundle -> bytes.
-        needs: For the manifest's target: `plugin_kind`, and `plugins`, the paths.
+        needs: For the manifest's target: `plugin_kind`, `plugins`, the paths, and `plugin_names`, as graphs have them.
         report: Per plugin its op, chip, and what the assembler says of its kernels.
     """
 
@@ -65,4 +65,4 @@ def plugin_files(
     else:
         files = cpp_source.sources(tuple(images.values()))
     about = {"kind": kind, "capability": capability, "made_by": next(iter(images.values())).made_by, "plugins": report}
-    return Plugins(files, {"plugin_kind": kind, "plugins": sorted(files)}, about)
+    return Plugins(files, {"plugin_kind": kind, "plugins": sorted(files), "plugin_names": sorted(images)}, about)
