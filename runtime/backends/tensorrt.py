@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from runtime import engines
+from runtime.backends import tensorrt_plugins
 from runtime.backends.cudart import Address, Cuda
 from runtime.backends.sides import Sides
 from runtime.backends.tensorrt_build import build_plan
@@ -270,14 +271,17 @@ def open_host(bundle: Bundle, trt: Any = None, cuda: Cuda | None = None) -> tupl
 
 def prepare(bundle: Bundle, host: Host, trt: Any) -> dict[str, bytes]:
     """The engines for this machine: those that are kept, or new ones, which are kept then."""
+    tensorrt_plugins.check(bundle, host)
     folder = engines.folder_of(bundle, host)
     plans = engines.load(folder, bundle, host)
     if plans is None:
         graphs = bundle.graphs()
+        tensorrt_plugins.register(bundle, host, trt)
         print(
             f"building {len(graphs)} engines for TensorRT {host.tensorrt} and sm_{host.capability}, once: {folder}",
             file=sys.stderr,
         )
-        plans = {stage: build_plan(trt, stage, graph)[0] for stage, graph in graphs.items()}
+        flags = (tensorrt_plugins.CREATION_FLAG,) if tensorrt_plugins.needed(bundle) else ()
+        plans = {stage: build_plan(trt, stage, graph, flags=flags)[0] for stage, graph in graphs.items()}
         engines.save(folder, bundle, host, plans)
     return plans

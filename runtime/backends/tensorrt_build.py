@@ -5,14 +5,18 @@ The module is handed in, so that a check elsewhere can build with TensorRT for R
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.errors import UserError
 
 
 def build_plan(
-    trt: Any, stage: str, graph: bytes, configure: Callable[[Any], None] = lambda config: None
+    trt: Any,
+    stage: str,
+    graph: bytes,
+    configure: Callable[[Any], None] = lambda config: None,
+    flags: Sequence[str] = (),
 ) -> tuple[bytes, int]:
     """Parses and builds one graph.
 
@@ -21,6 +25,7 @@ def build_plan(
         stage: The stage's name, for messages.
         graph: The ONNX file.
         configure: Sets what a caller wants of the builder's configuration.
+        flags: Names of flags for the network's creation; those that this TensorRT does not know are left out.
 
     Returns:
         The serialised engine and the number of layers of its network.
@@ -31,8 +36,9 @@ def build_plan(
     reasons: list[str] = []
     logger = _logger(trt, reasons)
     builder = trt.Builder(logger)
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # In 11 there is nothing else.
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    # In 11 there is nothing but strongly typed networks.
+    known = (getattr(trt.NetworkDefinitionCreationFlag, name, None) for name in ("STRONGLY_TYPED", *flags))
+    network = builder.create_network(sum(1 << int(flag) for flag in known if flag is not None))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
         said = [parser.get_error(number).desc() for number in range(parser.num_errors)] or reasons

@@ -22,6 +22,7 @@ from neurocompile.targets.trt.plugins.series import Part, series
 from neurocompile.targets.trt.versions import capability, version_of
 from runtime.errors import InternalError, UserError
 from runtime.plugins.image import PluginImage
+from runtime.plugins.sizes import evaluate
 
 CHOICES = ("none", "aot", "cpp", "auto")
 AOT_FROM = {"10": "10.9"}
@@ -159,6 +160,11 @@ def plug(model: ir.Model, plugins: Mapping[str, Compiled], kind: str) -> None:
             for tensor, value in zip(made.whole.inputs, node.inputs, strict=True)
             if value is not None
         }
+        shapes = [shape_of(value) or () for value in node.inputs if value is not None]
+        lengths = {
+            tensor.name: [evaluate(size, shapes) for size in tensor.shape]
+            for tensor in (*made.whole.outputs, *made.whole.scratch)
+        }
         for number, part in enumerate(made.parts):
             name = f"{node.name}/{number + 1}" if len(made.parts) > 1 else node.name
             attributes = {"plugin_namespace": part.image.namespace, "plugin_version": part.image.version}
@@ -173,10 +179,12 @@ def plug(model: ir.Model, plugins: Mapping[str, Compiled], kind: str) -> None:
             graph.insert_before(node, new)
             for tensor, value, described in zip(part.outputs, new.outputs, part.image.outputs, strict=True):
                 value.name, value.type = f"{name}:{tensor}", ir.TensorType(TYPES[described.dtype])
+                value.shape = ir.Shape(lengths[tensor])
                 values[tensor] = value
         for output, old in zip(made.whole.outputs, node.outputs, strict=True):
             value = values[output.name]
-            value.shape, value.type = old.shape, old.type
+            if shape_of(old) != tuple(lengths[output.name]):
+                raise InternalError(f"{node.name} makes {output.name} as {lengths[output.name]}, not {shape_of(old)}")
             if old.is_graph_output():
                 value.name, old.name = old.name, f"{old.name}/replaced"
             ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
