@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shutil
 import sys
@@ -13,8 +14,7 @@ import pytest
 
 from neurocompile.targets.trt.plugins import cpp_source
 from runtime.errors import InternalError
-from runtime.plugins.image import Argument, Output
-from runtime.plugins.sizes import Dim, cdiv
+from runtime.plugins.image import Argument
 
 
 def _toolbox():
@@ -28,13 +28,13 @@ def _toolbox():
 
 
 tools = _toolbox()
-CHAIN, STATE = tools.chain(), tools.state()
+CHAIN, STATE, PIECES = tools.chain(), tools.state(), tools.pieces()
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Path:
-    return tools.compile_library((CHAIN, STATE), tmp_path_factory.mktemp("library"))
+    return tools.compile_library((CHAIN, PIECES, STATE), tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_creators(host, library):
     answers, _ = host(library, "creators")
     assert answers[:-1] == [
         {"name": image.name, "version": "1", "namespace": "neurocompile", "kind": "PLUGIN CREATOR_V3ONE", "fields": 0}
-        for image in sorted((CHAIN, STATE), key=lambda image: image.name)
+        for image in (CHAIN, PIECES, STATE)
     ]
 
 
@@ -88,6 +88,25 @@ def test_shapes_memory_and_launches_are_those_of_the_image(host, library, shapes
     assert answers[3] == {"code": 0, "again": 0, "name": CHAIN.name, "modules": 2, "depth": 1}
     assert [row for row in asked if row["call"] == "launch"] == launches * 2
     assert len(launches) == (1 if shapes[0][1] <= 64 else 2), "a grid of nothing is left out"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("least", "most"), [((1, 1, 1), (4, 40, 20)), ((2, 30, 5), (2, 33, 9)), ((3, 17, 6), (3, 17, 6))]
+)
+def test_memory_suffices_for_all_shapes_of_a_range(host, library, least, most):
+    """Twelve pieces of one sequence need more than four sequences of one piece each."""
+    answers, _ = host(library, f"memory {PIECES.name} float32:{'x'.join(map(str, least))}/{'x'.join(map(str, most))}")
+    needed = [
+        tools.expected(PIECES, (shape,))[1]
+        for shape in itertools.product(*(range(low, high + 1) for low, high in zip(least, most, strict=True)))
+    ]
+    assert answers[0]["memory"] >= max(needed)
+    assert answers[0]["memory"] <= 12 * max(needed)
+    if least == (1, 1, 1):
+        assert needed[-1] < max(needed), "the largest shape does not need the most"
+    if least == most:
+        assert answers[0]["memory"] == needed[0] > 0
 
 
 @needs_compiler
@@ -190,7 +209,7 @@ def test_creators_are_listed_without_a_driver(host, library):
     if tools.call(["sh", "-c", "ldconfig -p | grep -q libcuda.so.1"]).returncode == 0:
         pytest.skip("this machine has a CUDA driver")
     answers, _ = host(library, "creators", tools.request(STATE, ((1, 8), (1, 8))), driver=False)
-    assert [row["name"] for row in answers if "kind" in row] == sorted((CHAIN.name, STATE.name))
+    assert [row["name"] for row in answers if "kind" in row] == [CHAIN.name, PIECES.name, STATE.name]
     assert said(answers)[0].startswith("the CUDA driver library libcuda.so.1 cannot be used here")
     assert [row["code"] for row in answers if "code" in row] == [1]
 
@@ -206,8 +225,6 @@ def test_room_in_the_table_is_what_the_generator_believes():
     [
         (replace(STATE, inputs=STATE.inputs * 9), "needs 18 inputs, and the C"),
         (replace(STATE, launches=STATE.launches * 9), "needs 9 launches"),
-        (replace(CHAIN, scratch=(Output("s", "float32", (1000 - Dim(0, 0),)),)), "more memory for smaller inputs"),
-        (replace(CHAIN, scratch=(Output("s", "float32", (cdiv(1000, Dim(0, 0)),)),)), "more memory for smaller"),
     ],
 )
 def test_images_that_the_class_cannot_hold_are_refused(image, message):

@@ -2,6 +2,7 @@
 //
 //   creators                                what the library offers
 //   run NAME TYPE:1x2x3 ...                 build, serialise, deserialise, attach, run; prints what the plugin answered
+//   memory NAME TYPE:1x2x3/4x5x6 ...        the workspace for shapes between these
 //   context NUMBER                          another CUDA context becomes current, none for -1
 //   moved NAME TYPE:1x2x3 ...               attach in context 0, run in context 1
 //   kept NAME TEXT                          deserialise with that text where the image's name should be
@@ -215,6 +216,20 @@ int main(int count, char** arguments) {
       PluginFieldCollection const fields{1, &field};
       Plugin const made(creator->createPlugin("node", &fields, TensorRTPhase::kRUNTIME));
       std::printf("{\"made\": %s}\n", made ? "true" : "false");
+      continue;
+    }
+    if (request == "memory") {
+      std::vector<DynamicPluginTensorDesc> in;
+      for (std::string tensor; words >> tensor;) {
+        std::size_t const cut = tensor.find('/');
+        PluginTensorDesc const least = parse(tensor.substr(0, cut));
+        PluginTensorDesc const most = parse(tensor.substr(0, tensor.find(':') + 1) + tensor.substr(cut + 1));
+        in.push_back({least, least.dims, most.dims, most.dims});
+      }
+      Plugin const made(creator->createPlugin("node", nullptr, TensorRTPhase::kBUILD));
+      auto* const asked = part<IPluginV3OneBuildV2>(made.get(), PluginCapabilityType::kBUILD);
+      std::printf("{\"memory\": %zu}\n",
+          asked->getWorkspaceSize(in.data(), static_cast<int32_t>(in.size()), nullptr, asked->getNbOutputs()));
       continue;
     }
     Problem problem;

@@ -173,3 +173,20 @@ def state() -> PluginImage:
         ((1, 1),),
         capability=87,
     )
+
+
+def pieces() -> PluginImage:
+    """Memory that does not grow with every input: fewer pieces of a sequence where there are more sequences."""
+    batch, steps, width = (Dim(0, axis) for axis in range(3))
+    every, groups = cdiv(steps, 4), batch * cdiv(width, 8)
+    tiles = cdiv(every, smaller(larger(12 // larger(groups, 1), 1), larger(every, 1)))
+    count = cdiv(every, larger(tiles, 1))
+    arguments = [Argument("input", 0), Argument("int32", value=count), Argument("scratch", 0), Argument("output", 0)]
+    return PluginImage(
+        "Pieces",
+        (Input("x", "float32", (None, None, None)),),
+        (Output("y", "float32", (batch, steps, width)),),
+        (Output("part", "float32", (batch, count - 1, width)),),
+        (launch("pieces_kernel", arguments, (groups * count, 1, 1)),),
+        capability=87,
+    )

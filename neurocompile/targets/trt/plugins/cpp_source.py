@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from runtime.errors import InternalError
 from runtime.plugins.image import TYPES, Argument, Input, Launch, Output, PluginImage
-from runtime.plugins.sizes import Dim, Op, Size, fold
+from runtime.plugins.sizes import Size, fold
 
 FOLDER = "plugins/cpp"
 """Where the sources lie in a bundle."""
@@ -50,7 +50,7 @@ def render(images: Sequence[PluginImage]) -> str:
         images: One per plugin, all of different names.
 
     Raises:
-        InternalError: If an image needs more than the class has room for, or memory that could shrink as inputs grow.
+        InternalError: If an image needs more than the class has room for.
     """
     if not images or len({image.name for image in images}) != len(images):
         raise InternalError("a library of plugins wants images, each once")
@@ -176,8 +176,6 @@ def _check(image: PluginImage) -> None:
             raise InternalError(
                 f"plugin {image.name} needs {count} {what}, and the C++ class has room for {MOST[what]}"
             )
-    if not all(_grows(size) for tensor in image.scratch for size in tensor.shape):
-        raise InternalError(f"plugin {image.name} could need more memory for smaller inputs")
     if any(')ptx"' in launch.ptx for launch in image.launches):
         raise InternalError(f"plugin {image.name} has code that cannot be written as a string")
 
@@ -185,12 +183,3 @@ def _check(image: PluginImage) -> None:
 def _depth(size: Size) -> int:
     """How many sizes are stacked at most while `size` is computed in postfix order."""
     return fold(size, lambda value: 1, lambda i, axis: 1, lambda name, left, right: max(left, 1 + right))
-
-
-def _grows(size: Size) -> bool:
-    """Whether a size never falls as inputs grow: nothing is taken away or divided by but numbers."""
-    if not isinstance(size, Op):
-        return isinstance(size, Dim) or size >= 0
-    if size.name in ("-", "//", "cdiv"):
-        return _grows(size.left) and isinstance(size.right, int)
-    return _grows(size.left) and _grows(size.right)

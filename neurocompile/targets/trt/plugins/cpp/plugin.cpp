@@ -3,6 +3,7 @@
 #include <cinttypes>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <new>
 
 #include "messages.h"
@@ -11,6 +12,7 @@ namespace neurocompile {
 namespace {
 
 constexpr int32_t kFailed = 1;
+constexpr std::size_t kTooMuch = std::numeric_limits<std::size_t>::max();  // no allocation of that succeeds
 
 int32_t length_of(char const* text) noexcept { return static_cast<int32_t>(std::strlen(text)); }
 
@@ -116,14 +118,18 @@ int32_t Plugin::getNbOutputs() const noexcept { return image_.output_count; }
 
 std::size_t Plugin::getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t nbInputs,
     nvinfer1::DynamicPluginTensorDesc const*, int32_t nbOutputs) const noexcept {
-  if (!counts(nbInputs, nbOutputs)) return 0;
-  nvinfer1::Dims const* shapes[kMostInputs] = {};
-  for (int32_t i = 0; i < nbInputs; ++i) shapes[i] = &inputs[i].max;  // No scratch tensor shrinks as inputs grow.
+  if (!counts(nbInputs, nbOutputs)) return kTooMuch;
+  nvinfer1::Dims const* least[kMostInputs] = {};
+  nvinfer1::Dims const* most[kMostInputs] = {};
+  for (int32_t i = 0; i < nbInputs; ++i) {
+    least[i] = &inputs[i].min;
+    most[i] = &inputs[i].max;
+  }
   std::size_t begins[kMostMade] = {};
   std::size_t end = 0;
-  if (lay_out(image_, shapes, begins, end)) return end;
+  if (lay_out(image_, least, most, begins, end)) return end;
   complain("plugin %s cannot have memory for inputs of these shapes", image_.name);
-  return 0;
+  return kTooMuch;
 }
 
 char const* Plugin::getTimingCacheID() noexcept { return image_.name; }
@@ -167,7 +173,7 @@ int32_t Plugin::enqueue(nvinfer1::PluginTensorDesc const* inputDesc, nvinfer1::P
   for (int32_t i = 0; i < image_.output_count; ++i) addresses.outputs[i] = outputs[i];
   std::size_t begins[kMostMade] = {};
   std::size_t end = 0;
-  if (!lay_out(image_, shapes, begins, end) || (end != 0 && workspace == nullptr)) {
+  if (!lay_out(image_, shapes, shapes, begins, end) || (end != 0 && workspace == nullptr)) {
     complain("plugin %s has no memory for inputs of these shapes", image_.name);
     return kFailed;
   }
