@@ -1,9 +1,10 @@
 """`gated_linear_attention` as operators of torch.
 
 `neurocompile::gated_linear_attention` is what a captured program holds. On the processor it is the blocked form, whose
-matrix products autograd differentiates. On CUDA tensors it stands for `gated_linear_attention_sums`, one node with a
-fake kernel and, in `gated_linear_attention_gradients`, an adjoint, which run through Triton where that is installed and
-takes the inputs and block by block otherwise; training in half precision may go to flash-linear-attention (`peer.py`).
+matrix products autograd differentiates. On CUDA tensors, and wherever torch traces, it stands for
+`gated_linear_attention_sums`, one node with a fake kernel and, in `gated_linear_attention_gradients`, an adjoint, which
+run through Triton where that is installed and takes the inputs and block by block otherwise; training in half
+precision may go to flash-linear-attention (`peer.py`).
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ def _gated_linear_attention(*inputs: Tensor) -> tuple[Tensor, Tensor]:
 
         dtype = blocked.sum_dtype(*inputs)
         return symbolic_node(*(value.to(dtype) for value in inputs))
-    return gated_linear_attention_sums(*inputs) if inputs[0].is_cuda else blocked.forward(*inputs)
+    # What is traced becomes one node too, of any length; the blocked form's cuts would fix it.
+    traced = any(type(value) not in (Tensor, torch.nn.Parameter) for value in inputs)
+    if traced or inputs[0].is_cuda:
+        return gated_linear_attention_sums(*inputs)
+    o, last = blocked.forward(*inputs)
+    return o.contiguous(), last.contiguous()  # As the fake kernel says; graphs that were traced rely on it.
 
 
 @torch.library.custom_op("neurocompile::gated_linear_attention_sums", mutates_args=())
