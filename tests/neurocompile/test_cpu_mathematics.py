@@ -28,6 +28,11 @@ def library(request, tmp_path_factory) -> ctypes.CDLL:
             f'__attribute__((visibility("default"))) void all_{name}(const float *x, float *y, size_t n) {{'
             f" for (size_t i = 0; i < n; i += NC_LANES) nc_store(y + i, nc_{name}(nc_load(x + i))); }}"
         )
+    parts.append(
+        '__attribute__((visibility("default"))) void near(const float *x, float *e, float *s, float *c, size_t n) {'
+        " for (size_t i = 0; i < n; i += NC_LANES) { vf a, b; nc_store(e + i, nc_exp_near(nc_load(x + i)));"
+        " nc_sincos_near(nc_load(x + i), &a, &b); nc_store(s + i, a); nc_store(c + i, b); } }"
+    )
     (folder / "m.c").write_text("\n".join(parts))
     find_compiler().library(folder / "m.c", folder / "m.so", (request.param,))
     return ctypes.CDLL(str(folder / "m.so"))
@@ -92,3 +97,16 @@ def test_special_values(library):
     assert tanh[0] == 1 and tanh[1] == -1 and np.isnan(tanh[2]) and np.signbit(tanh[4])
     assert sigmoid[0] == 1 and sigmoid[1] == 0 and np.isnan(sigmoid[2])
     assert np.isnan(call(library, "sin", x)[:3]).all()
+
+
+@pytest.mark.parametrize(("name", "bound"), [("exp", np.log(2) / 2), ("sin", np.pi / 4), ("cos", np.pi / 4)])
+def test_functions_for_small_arguments_are_as_good(library, name, bound):
+    small = np.linspace(-bound, bound, 1 << 16)
+    x = np.concatenate([small, small * 1e-3, small * 1e-30, [0, -0.0]]).astype(np.float32)
+    x = np.clip(x, -np.float32(bound), np.float32(bound))[: len(x) // 16 * 16]
+    found = {key: np.full_like(x, np.nan) for key in ("exp", "sin", "cos")}
+    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (x, *found.values())]
+    library.near(*pointers, ctypes.c_size_t(len(x)))
+    error = np.abs(found[name].astype(np.float64) - exact(name, x))
+    assert error.max() <= (2.0**-22 if name == "exp" else 2.0**-23)
+    np.testing.assert_array_max_ulp(found[name], call(library, name, x), 1)

@@ -6,12 +6,13 @@ its lanes are results of their own; if it is combined, the lanes are summed up a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from neurocompile.lowering.loops import Access, Apply, Constant, Fold, Let, Load, Nest, Store, folded
+from neurocompile.targets.cpu.code.near import near
 from neurocompile.targets.cpu.placement.memory import TYPES, Memory
 
 SCALAR = {
@@ -55,9 +56,22 @@ FOLD_START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY"}
 FOLD_STEP = {"sum": "{0} + {1}", "max": "nc_max({0}, {1})", "min": "nc_min({0}, {1})"}
 
 
-def nest_code(nest: Nest, memory: Memory) -> list[str]:
-    """Lines of C for a nest."""
-    return _Writer(nest, memory).lines()
+def nest_code(nest: Nest, memory: Memory, ahead: Sequence[str] = ()) -> list[str]:
+    """Lines of C for a nest.
+
+    Args:
+        nest: The nest.
+        memory: Where its operands lie.
+        ahead: Done in every iteration over a whole vector, whose first element is number `i`; only where `takes_ahead`.
+    """
+    return _Writer(nest, memory, tuple(ahead)).lines()
+
+
+def takes_ahead(nest: Nest, memory: Memory, lanes: int) -> bool:
+    """Whether a nest is one loop over whole vectors in which something else can be done along."""
+    writer = _Writer(nest, memory)
+    writer.lines()
+    return len(nest.shape) == 1 and nest.shape[0] >= lanes and not writer.folds and writer.is_vector
 
 
 def literal(value: float | int | bool, dtype: str) -> str:
@@ -76,8 +90,10 @@ def literal(value: float | int | bool, dtype: str) -> str:
 class _Writer:
     nest: Nest
     memory: Memory
+    ahead: tuple[str, ...] = ()
     steady: set[str] = field(default_factory=set)
     kinds: dict[str, str] = field(default_factory=dict)
+    small: frozenset[str] = frozenset()
 
     def lines(self) -> list[str]:
         written = {line.access.buffer for line in self.nest.body if not isinstance(line, Let)}
@@ -87,8 +103,12 @@ class _Writer:
             if _is_steady(let, self.steady, written):
                 self.steady.add(let.name)
         before = [self.scalar(let, ("0",) * len(self.nest.shape)) for let in lets if let.name in self.steady]
-        vector = self.nest.shape and all(self.fits_vector(line) for line in self.nest.body)
-        return ["{", *(f"    {line}" for line in before + (self.vector_loop() if vector else self.scalar_loop())), "}"]
+        loop = self.near_and_far() if self.is_vector else self.scalar_loop()
+        return ["{", *(f"    {line}" for line in before + loop), "}"]
+
+    @property
+    def is_vector(self) -> bool:
+        return bool(self.nest.shape) and all(self.fits_vector(line) for line in self.nest.body)
 
     def fits_vector(self, line: Let | Store | Fold) -> bool:
         if not isinstance(line, Let):
@@ -156,6 +176,15 @@ class _Writer:
 
     # NC_LANES elements at a time.
 
+    def near_and_far(self) -> list[str]:
+        """The loop, and where arguments may be small, the same with functions for those."""
+        far = self.vector_loop()
+        condition, self.small = near(self.nest, self.steady, self.memory.weights)
+        if not condition:
+            return far
+        blocks = [[f"    {line}" for line in loop] for loop in (self.vector_loop(), far)]
+        return [f"if ({condition}) {{", *blocks[0], "} else {", *blocks[1], "}"]
+
     def vector_loop(self) -> list[str]:
         kept, gone = self.split()
         last = len(self.nest.shape) - 1
@@ -200,7 +229,8 @@ class _Writer:
         return (*(f"i{d}" for d in range(len(self.nest.shape) - 1)), "i")
 
     def vector_body(self, lanes: str, by_lane: bool = False) -> list[str]:
-        indices, whole, lines = self.indices(), lanes == "NC_LANES", []
+        indices, whole = self.indices(), lanes == "NC_LANES"
+        lines = list(self.ahead) if whole else []
         pairs: dict[str, str] = {}
         for line in self.nest.body:
             if isinstance(line, Store):
@@ -231,9 +261,11 @@ class _Writer:
             lines: list[str] = []
             if source not in pairs:
                 pairs[source] = name
-                lines = [f"vf sin_{name}, cos_{name};", f"nc_sincos({source}, &sin_{name}, &cos_{name});"]
+                call = f"nc_sincos{'_near' if name in self.small else ''}({source}, &sin_{name}, &cos_{name});"
+                lines = [f"vf sin_{name}, cos_{name};", call]
             return [*lines, f"const vf {name} = {value.operation}_{pairs[source]};"]
-        form = VECTOR.get(value.operation) or f"nc_{value.operation}({', '.join(operands)})"
+        suffix = "_near" if name in self.small else ""
+        form = VECTOR.get(value.operation) or f"nc_{value.operation}{suffix}({', '.join(operands)})"
         return [f"const {kind} {name} = {form.format(*operands)};"]
 
     def operand(self, name: str) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from neurocompile.lowering.jobs import delay, find_jobs
-from neurocompile.lowering.loops import LoopProgram, MatVec, accesses
+from neurocompile.lowering.loops import LoopProgram, MatVec
+from neurocompile.targets.cpu.code.prefetch import ahead, prefetch, reader, row_bytes
 from neurocompile.targets.cpu.code.products import Shape, kernel, widths
 from neurocompile.targets.cpu.code.stages import stage_code, wide_kernels
 from neurocompile.targets.cpu.placement.formats import Format
-from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, Weights, identifier
-from neurocompile.targets.cpu.placement.memory import ITEMS, TYPES, Memory, field_name
+from neurocompile.targets.cpu.placement.layout import Weights, identifier
+from neurocompile.targets.cpu.placement.memory import TYPES, Memory, field_name
 from neurocompile.targets.cpu.schedule.bulk import bulk_clusters, bulk_items, stage_parts
 from neurocompile.targets.cpu.schedule.firing import Schedule, fill
 from neurocompile.targets.cpu.schedule.smooth import job_code, job_fields, part_kernels
@@ -58,8 +59,11 @@ def program_code(
     for width in widths(products, shape, form):
         lines += [*kernel(width, shape, form), ""]
     lines += wide_kernels(program, shape, form, ATTENTION.read_text())
+    tables = row_bytes(list(program.stages.values()), memory)
+    rows = reader(spec, program, memory, shape.lanes)
+    along = {rows: ahead(rows, tables, memory, shape.lanes)} if rows else {}
     for stage in program.stages.values():
-        lines += stage_code(stage, memory, shape, form)
+        lines += stage_code(stage, memory, shape, form, along)
     lines += _reset(spec)
     clusters = bulk_clusters(spec, program, form)
     schedule = Schedule(spec, weights, clusters, jobs)
@@ -71,7 +75,7 @@ def program_code(
     if clusters:
         lines += [*stage_parts(program, clusters, weights, shape, form), *schedule.bulk()]
     lines += _answer(spec, schedule.number)
-    lines += _prefetch(program, memory)
+    lines += prefetch(tables, memory, bool(along))
     return "\n".join(lines) + "\n"
 
 
@@ -166,20 +170,4 @@ def _answer(spec: ProgramSpec, number: dict[str, int]) -> list[str]:
             source = f"s->fired[{number[trigger.after]}]"
             rounded = f"({source} + {trigger.every - 1 - trigger.phase}) / {trigger.every}"
             lines.append(f"    s->fired[{number[stage.name]}] = {rounded};")
-    return [*lines, "}", ""]
-
-
-def _prefetch(program: LoopProgram, memory: Memory) -> list[str]:
-    """Asks for the table rows of a token."""
-    lines = ["NC_INLINE void nc_prefetch(const unsigned char *w, int64_t token) {", "    (void)w;", "    (void)token;"]
-    tables = {
-        a.buffer.name: memory.row_elements(a) * ITEM_BYTES.get(memory.storage(a.buffer), 8)
-        for stage in program.stages.values()
-        for statement in stage.statements
-        for a, _, _ in accesses(statement)
-        if a.row and ITEMS[a.row] == ITEMS["token"]
-    }
-    for name, stride in tables.items():
-        lines.append(f"    for (int byte = 0; byte < {stride}; byte += 64)")
-        lines.append(f"        __builtin_prefetch(w + {memory.weights.offsets[name]} + token * {stride} + byte);")
     return [*lines, "}", ""]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from neurocompile.lowering.loops import Attention, LoopProgram, MatMul, MatVec, Rows, StageLoops, Statement
+from collections.abc import Mapping, Sequence
+
+from neurocompile.lowering.loops import Attention, LoopProgram, MatMul, MatVec, Nest, Rows, StageLoops, Statement
 from neurocompile.targets.cpu.code.attention import attention_code, attention_kernels, queries
 from neurocompile.targets.cpu.code.nests import nest_code
 from neurocompile.targets.cpu.code.products import Shape, product_code
@@ -38,8 +40,21 @@ def wide_kernels(program: LoopProgram, shape: Shape, form: Format, attention: st
     return lines
 
 
-def stage_code(stage: StageLoops, memory: Memory, shape: Shape, form: Format) -> list[str]:
-    """The function of a stage."""
+def stage_code(
+    stage: StageLoops, memory: Memory, shape: Shape, form: Format, along: Mapping[Nest, Sequence[str]]
+) -> list[str]:
+    """The function of a stage.
+
+    Args:
+        stage: Its loops.
+        memory: Where its operands lie.
+        shape: How matrices are cut.
+        form: How their numbers are kept.
+        along: What is done in every iteration of some nests.
+
+    Returns:
+        Lines of C.
+    """
     arena = plan(stage, queries(shape))
     lines = [f"static void nc_stage_{identifier(stage.name)}(nc_stream *s, const unsigned char *w) {{", "    (void)w;"]
     if arena:
@@ -51,12 +66,18 @@ def stage_code(stage: StageLoops, memory: Memory, shape: Shape, form: Format) ->
         else:
             lines.append(f"    _Alignas(64) {kind} {name}[{buffer.size}];")
     for number, statement in enumerate(stage.statements):
-        lines += [f"    {line}" for line in _statement(statement, number, arena, memory, shape, form)]
+        lines += [f"    {line}" for line in _statement(statement, number, arena, memory, shape, form, along)]
     return [*lines, "}", ""]
 
 
 def _statement(
-    statement: Statement, number: int, arena: Arena | None, memory: Memory, shape: Shape, form: Format
+    statement: Statement,
+    number: int,
+    arena: Arena | None,
+    memory: Memory,
+    shape: Shape,
+    form: Format,
+    along: Mapping[Nest, Sequence[str]],
 ) -> list[str]:
     if isinstance(statement, MatVec):
         return product_code(statement, memory, shape, form)
@@ -67,4 +88,4 @@ def _statement(
     if isinstance(statement, Attention):
         assert arena is not None
         return attention_code(statement, memory, arena.work[number])
-    return nest_code(statement, memory)
+    return nest_code(statement, memory, along.get(statement, ()))

@@ -6,21 +6,39 @@
 NC_INLINE vf nc_nearest(vf x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
 NC_INLINE vf nc_power_of_two(vi n) { return (vf)((n + 127) << 23); }
 
-/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2; two factors of 2^(n/2) reach denormals and infinity. */
-NC_INLINE vf nc_exp(vf x) {
-    vf bounded = nc_select(x < -104.0f, nc_splat(-104.0f), nc_select(x > 89.0f, nc_splat(89.0f), x));
-    vf n = nc_nearest(bounded * 0x1.715476p0f);
-    vf r = bounded - n * 0x1.62ep-1f;
-    r = r - n * 0x1.0bfbe8p-15f;
+/* exp(r), |r| <= ln 2 / 2. */
+NC_INLINE vf nc_exp_near(vf r) {
     vf p = nc_splat(0x1.6a2352p-10f);
     p = p * r + 0x1.123a6cp-7f;
     p = p * r + 0x1.5558f4p-5f;
     p = p * r + 0x1.555490p-3f;
     p = p * r + 0x1.fffffcp-2f;
     p = (p * r) * r + r;
+    return p + 1.0f;
+}
+
+/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2; two factors of 2^(n/2) reach denormals and infinity. */
+NC_INLINE vf nc_exp(vf x) {
+    vf bounded = nc_select(x < -104.0f, nc_splat(-104.0f), nc_select(x > 89.0f, nc_splat(89.0f), x));
+    vf n = nc_nearest(bounded * 0x1.715476p0f);
+    vf r = bounded - n * 0x1.62ep-1f;
+    r = r - n * 0x1.0bfbe8p-15f;
     vi whole = __builtin_convertvector(nc_select(x != x, nc_splat(0), n), vi);
     vi half = whole >> 1;
-    return (p + 1.0f) * nc_power_of_two(half) * nc_power_of_two(whole - half);
+    return nc_exp_near(r) * nc_power_of_two(half) * nc_power_of_two(whole - half);
+}
+
+/* |r| <= pi / 4. */
+NC_INLINE void nc_sincos_near(vf r, vf *sine, vf *cosine) {
+    vf r2 = r * r;
+    vf s = nc_splat(-0x1.994b3ep-13f);
+    s = s * r2 + 0x1.110756p-7f;
+    s = s * r2 - 0x1.555546p-3f;
+    *sine = (s * r2) * r + r;
+    vf c = nc_splat(0x1.99ff40p-16f);
+    c = c * r2 - 0x1.6c0c82p-10f;
+    c = c * r2 + 0x1.55554ap-5f;
+    *cosine = (c * r2) * r2 - 0.5f * r2 + 1.0f;
 }
 
 #define NC_LARGEST_ANGLE 8192.0f
@@ -46,15 +64,8 @@ NC_INLINE void nc_sincos(vf x, vf *sine, vf *cosine) {
     r = r - q * 0x1.fb4p-12f;
     r = r - q * 0x1.4442d2p-24f;
     vi quadrant = __builtin_convertvector(q, vi);
-    vf r2 = r * r;
-    vf s = nc_splat(-0x1.994b3ep-13f);
-    s = s * r2 + 0x1.110756p-7f;
-    s = s * r2 - 0x1.555546p-3f;
-    s = (s * r2) * r + r;
-    vf c = nc_splat(0x1.99ff40p-16f);
-    c = c * r2 - 0x1.6c0c82p-10f;
-    c = c * r2 + 0x1.55554ap-5f;
-    c = (c * r2) * r2 - 0.5f * r2 + 1.0f;
+    vf s, c;
+    nc_sincos_near(r, &s, &c);
     vi swap = -(quadrant & 1);
     vi sine_sign = (quadrant & 2) << 30;
     vi cosine_sign = ((quadrant + 1) & 2) << 30;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #if defined(__linux__)
-#include <sys/mman.h>
+#include <sys/mman.h> /* model.c asks for _DEFAULT_SOURCE, without which -std=c17 hides MADV_HUGEPAGE */
 #endif
 
 #define NC_LATEST ((int64_t)1 << 62)

@@ -11,7 +11,7 @@ NC_INLINE int nc_take(nc_session *session, int64_t t, int64_t token, void *bulk)
     int64_t now = s->position.pending;
     s->position.pending = token;
     /* The row is needed when the next event arrives: by then it is in the cache. */
-    nc_prefetch(session->weights, token);
+    if (first || !NC_SPREAD) nc_prefetch(session->weights, token);
     if (first) return 0;
     token = now;
 #endif

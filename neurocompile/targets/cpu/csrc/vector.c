@@ -87,7 +87,16 @@ NC_INLINE vf nc_load_bf16_part(const uint16_t *p, size_t r) {
     memcpy(&v, p, 2 * r);
     return (vf)(__builtin_convertvector(v, vi) << 16);
 }
-NC_INLINE vf nc_load_bf16(const uint16_t *p) { return nc_load_bf16_part(p, NC_LANES); }
+/* Named instructions, as compilers widen 16 lanes in halves. */
+NC_INLINE vf nc_load_bf16(const uint16_t *p) {
+#if defined(__AVX512F__) && NC_LANES == 16
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#elif defined(__AVX2__) && NC_LANES == 8
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+#else
+    return nc_load_bf16_part(p, NC_LANES);
+#endif
+}
 
 /* Words of two bfloat16. */
 NC_INLINE vi nc_load_words(const unsigned char *p) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -91,11 +91,13 @@ class Weights:
         data: Its bytes; the program's identity in the header is filled in by `sealed`.
         offsets: Buffer name -> byte offset.
         storage: Buffer name -> `bf16`, where it is not kept as declared.
+        largest: Buffer name -> largest absolute value, of float32 vectors.
     """
 
     data: bytes
     offsets: dict[str, int]
     storage: dict[str, str]
+    largest: dict[str, float] = field(default_factory=dict)
 
     def sealed(self, identity: bytes) -> bytes:
         """The file with its header."""
@@ -140,7 +142,9 @@ def lay_out(program: LoopProgram, widest: int, form: Format, widest_of_many: int
         parts.append(data)
         offsets[name] = position
         position += len(data)
-    return Weights(b"".join(parts), offsets, storage)
+    vectors = {name: program.weights[name] for name, kind in kinds.items() if kind == "vector"}
+    largest = {name: float(np.abs(v).max()) for name, v in vectors.items() if v.size and v.dtype == np.float32}
+    return Weights(b"".join(parts), offsets, storage, largest)
 
 
 def _table(rows: np.ndarray, storage: str) -> bytes:
