@@ -23,6 +23,7 @@ from runtime.backends.tensorrt_build import build_plan
 from runtime.bundle import Bundle
 from runtime.engines import Host
 from runtime.errors import UserError
+from runtime.plugins import library
 from runtime.program import ProgramSpec, StageSpec, StateSpec, TensorSpec
 from runtime.session import ScheduledSession
 
@@ -272,6 +273,7 @@ def open_host(bundle: Bundle, trt: Any = None, cuda: Cuda | None = None) -> tupl
 def prepare(bundle: Bundle, host: Host, trt: Any) -> dict[str, bytes]:
     """The engines for this machine: those that are kept, or new ones, which are kept then."""
     tensorrt_plugins.check(bundle, host)
+    library.register(bundle, host, trt)
     folder = engines.folder_of(bundle, host)
     plans = engines.load(folder, bundle, host)
     if plans is None:

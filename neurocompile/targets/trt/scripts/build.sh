@@ -27,6 +27,7 @@ if [ -z "$dry" ] && ! "$python" -c "import runtime.verify" 2> /dev/null; then
   exit 2
 fi
 if [ -e "$here/build_plugins.sh" ]; then
-  run bash "$here/build_plugins.sh" "$@"
+  echo "+ bash $here/build_plugins.sh $*"
+  bash "$here/build_plugins.sh" "$@"  # knows --dry-run itself
 fi
 run "$python" -m runtime.verify "$here"
