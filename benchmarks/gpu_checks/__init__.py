@@ -1,4 +1,4 @@
-"""What `benchmarks.gpu_check` runs: one module per op, each with `checks()` and `timings()`.
+"""What `benchmarks.gpu_check` runs: one module per op and one for plugins, each with `checks()` and `timings()`.
 
 A new op joins by adding its module's name to `OPS`.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPS = ("diagonal_scan", "forgetting_attention")
+OPS = ("diagonal_scan", "forgetting_attention", "plugins")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A plan is plain data over `runtime.plugins`: neither Triton nor TensorRT is impo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -14,7 +14,7 @@ from runtime.plugins.image import Input, Output
 from runtime.plugins.sizes import Size
 
 
-class NoPlugin(Exception):
+class NoPluginError(Exception):
     """Why an op has no plugin for a problem, in a few words."""
 
 
@@ -31,6 +31,7 @@ class KernelLaunch:
         grid: Programs.
         warps: Warps of a program.
         stages: Blocks in flight from memory.
+        fuse: Whether products and sums may be fused, which rounds once instead of twice.
     """
 
     kernel: str
@@ -41,6 +42,7 @@ class KernelLaunch:
     grid: Size
     warps: int = 4
     stages: int = 3
+    fuse: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,16 @@ PLANNED = {
     "DiagonalScan": "diagonal_scan",
     "ForgettingAttention": "forgetting_attention",
     "GatedLinearAttention": "gated_linear_attention",
+    "LIF": "lif",
 }
 """Operators that have plugins -> the folder of the op."""
 
 
-def planner(op: str) -> Callable[[Sequence[tuple[int, ...]], str, int], PluginPlan]:
-    """The function `plan(shapes, operand, capability)` of an operator; it raises `NoPlugin` for what it cannot do.
+def planner(op: str) -> Callable[..., PluginPlan]:
+    """The function `plan(shapes, operand, capability, attributes)` of an operator.
+
+    `shapes` are those of the inputs, `operand` the type of what is multiplied, `attributes` the node's. It raises
+    `NoPluginError` for what it cannot do.
 
     Args:
         op: A key of `PLANNED`.

@@ -88,6 +88,8 @@ def operation(name: str, left: Size, right: Size) -> Size:
         return OPERATIONS[name](left, right)
     if (name in ("*", "//", "cdiv") and right == 1) or (name in ("+", "-") and right == 0):
         return left
+    if (name, left) in (("*", 1), ("+", 0)):
+        return right
     return Op(name, left, right)
 
 

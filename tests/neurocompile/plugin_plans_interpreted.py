@@ -13,16 +13,19 @@ from importlib import import_module
 
 import torch
 
+from neurocompile.ops.lif.neuron import Neuron
 from neurocompile.ops.plugin_plan import PLANNED, planner
 from neurocompile.targets.trt.plugins.compiled import constants_of, kernel_of, ordered_arguments
 from runtime.plugins.sizes import evaluate
 
 
-def run(op: str, shapes: list[list[int]], operand: str, planned: list[list[int]], programs: int) -> list[float]:
+def run(
+    op: str, shapes: list[list[int]], operand: str, planned: list[list[int]], programs: int, attributes: dict
+) -> list[float]:
     """Errors of the outputs of one case; `planned` are the shapes that the plan was made for."""
     if op == "DiagonalScan":
         import_module("neurocompile.ops.diagonal_scan.triton_launch").PROGRAMS = programs
-    plan = planner(op)([tuple(shape) for shape in planned], operand, 87)
+    plan = planner(op)([tuple(shape) for shape in planned], operand, 87, attributes)
     for tensor, shape in zip(plan.inputs, shapes, strict=True):
         assert all(fixed in (None, length) for fixed, length in zip(tensor.shape, shape, strict=True))
     draw = torch.Generator().manual_seed(sum(map(sum, shapes)))
@@ -33,6 +36,8 @@ def run(op: str, shapes: list[list[int]], operand: str, planned: list[list[int]]
             value = torch.nn.functional.logsigmoid(1.5 * value + 1)
         elif tensor.name in ("a_re", "a_im"):
             value = 0.6 * value.clamp(-1, 1)
+        elif tensor.name == "decay":
+            value = value.abs().clamp(max=1)
         given.append(value.to(getattr(torch, tensor.dtype)))
 
     def fresh(tensors):
@@ -56,7 +61,12 @@ def run(op: str, shapes: list[list[int]], operand: str, planned: list[list[int]]
         kernel[(grid,)](**values, num_warps=launch.warps, num_stages=launch.stages)
 
     reference = getattr(import_module(f"neurocompile.ops.{PLANNED[op]}.reference"), PLANNED[op])
-    exact = reference(*(value.double() for value in given))
+    # Spikes are the same in float32 or they are wrong.
+    wide = [value if op == "LIF" else value.double() for value in given]
+    if op == "LIF":
+        rest = attributes.get("v_reset") if attributes.get("hard") else None
+        wide.append(Neuron(attributes.get("threshold", 1.0), rest, bool(attributes.get("strict"))))
+    exact = reference(*wide)
     exact = exact if isinstance(exact, tuple) else (exact,)
     return [
         float(((got.double() - want).abs() / want.abs().max()).nan_to_num(torch.inf).max())

@@ -12,7 +12,8 @@ import torch
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
 from neurocompile.ops.forgetting_attention import blocked, peer, torch_op, triton_aot, triton_launch
-from neurocompile.ops.forgetting_attention.triton_blocks import SHARED_KIB, WIDEST, plan
+from neurocompile.ops.forgetting_attention.triton_blocks import WIDEST, plan
+from neurocompile.ops.machine_code import SHARED_KIB
 
 # float16 rounds the softmax's weights, and the scores' gradient, to 11 bits before they are multiplied again.
 TOLERANCE = {"float32": 5e-6, "float16": 2e-3}

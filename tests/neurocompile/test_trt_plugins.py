@@ -39,9 +39,14 @@ def gated(batch: int, steps: int, heads: int, keys: int, width: int, out: int) -
     return [q, k, [batch, steps, keys, out], gates, [batch, heads, width, out]]
 
 
-def case(op, shapes, operand="float32", planned=None, programs=512, bound=3e-6):
+def neurons(steps: int, *shape: int, decay: tuple[int, ...] = (1,)) -> list[list[int]]:
+    return [[steps, *shape], list(decay), [*shape]]
+
+
+def case(op, shapes, operand="float32", planned=None, programs=512, bound=3e-6, **attributes):
     sent = {"op": op, "shapes": shapes, "operand": operand, "planned": planned or shapes, "programs": programs}
-    return pytest.param(sent, bound, id=f"{op}-{shapes[0]}-{operand}-{programs}-{bool(planned)}")
+    name = f"{op}-{shapes[0]}-{operand}-{programs}-{bool(planned)}-{len(attributes)}"
+    return pytest.param(sent | {"attributes": attributes}, bound, id=name)
 
 
 CASES = [
@@ -57,6 +62,9 @@ CASES = [
     case("GatedLinearAttention", gated(2, 63, 2, 1, 16, 24)),
     case("GatedLinearAttention", gated(1, 100, 4, 2, 8, 16), "float16", bound=2e-3),
     case("GatedLinearAttention", gated(2, 1, 2, 2, 16, 16), planned=gated(1, 111, 2, 1, 16, 16)),
+    case("LIF", neurons(7, 3, 5, 5), bound=0.0),
+    case("LIF", neurons(5, 33, decay=(5, 33)), bound=0.0, threshold=0.5, v_reset=-0.25, hard=1, strict=1),
+    case("LIF", neurons(3, 2, 40, decay=(1, 2, 40)), planned=neurons(9, 2, 17, decay=(1, 2, 17)), bound=0.0),
 ]
 
 
@@ -84,6 +92,7 @@ PROBLEMS = {
     "scan in three launches": ("DiagonalScan", scan(1, 256, 48), "float32"),
     "forgetting attention": ("ForgettingAttention", attention(1, 100, 2, 1, 32), "float16"),
     "gated attention": ("GatedLinearAttention", gated(1, 100, 2, 1, 32, 32), "float16"),
+    "neurons": ("LIF", neurons(8, 3, 20, 20), "float32"),
 }
 """What is compiled here, besides what `benchmarks.triton_report` compiles."""
 

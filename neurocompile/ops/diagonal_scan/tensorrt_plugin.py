@@ -6,7 +6,8 @@ one another; otherwise one does it all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from neurocompile.ops.plugin_plan import KernelLaunch, PluginPlan
 from runtime.plugins.image import Input, Output
@@ -17,13 +18,16 @@ SEQUENCES = ("a_re", "a_im", "b_re", "b_im")
 STATES = ("x0_re", "x0_im")
 
 
-def plan(shapes: Sequence[tuple[int, ...]], operand: str, capability: int) -> PluginPlan:
+def plan(
+    shapes: Sequence[tuple[int, ...]], operand: str, capability: int, attributes: Mapping[str, Any] | None = None
+) -> PluginPlan:
     """The plugin for a node.
 
     Args:
         shapes: Of `a_re, a_im, b_re, b_im` (B, T, P) and `x0_re, x0_im` (B, P).
         operand: Not used: everything is float32, states need it.
         capability: Not used: one way of cutting serves all chips.
+        attributes: The node's; there are none.
 
     Returns:
         Inputs as above, outputs `x_re, x_im` (B, T, P) float32; B, T and P are open as long as the number of launches

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from neurocompile.ops.plugin_plan import KernelLaunch, NoPlugin, PluginPlan
+from neurocompile.ops.plugin_plan import KernelLaunch, NoPluginError, PluginPlan
 from runtime.plugins.image import TYPES, Input, Output
 from runtime.plugins.sizes import Dim, Size, cdiv
 
 KERNELS = "neurocompile.ops.forgetting_attention.triton_kernel"
 
 
-def plan(shapes: Sequence[tuple[int, ...]], operand: str, capability: int) -> PluginPlan:
+def plan(
+    shapes: Sequence[tuple[int, ...]], operand: str, capability: int, attributes: Mapping[str, Any] | None = None
+) -> PluginPlan:
     """The plugin for a node.
 
     Args:
         shapes: Of `q` (B, T, H, D), `k` and `v` (B, T, K, D), `log_f` (B, T, H).
         operand: Type of q, k and v: `float32`, `bfloat16` or `float16`.
         capability: 87 for compute capability 8.7, and so on.
+        attributes: The node's; there are none.
 
     Returns:
         Inputs as above, gates in float32, output `o` (B, T, H, D) float32; D is fixed, B, T, H and K are open.
 
     Raises:
-        NoPlugin: If heads are too wide.
+        NoPluginError: If heads are too wide.
     """
     from neurocompile.ops.forgetting_attention import triton_blocks as cuts
 
     steps_here, width = shapes[0][1], shapes[0][3]
     if width > cuts.WIDEST:
-        raise NoPlugin(f"heads have {width} channels, and the kernel takes {cuts.WIDEST}")
+        raise NoPluginError(f"heads have {width} channels, and the kernel takes {cuts.WIDEST}")
     blocks = cuts.plan(capability, width, TYPES[operand]).forward
     batch, steps, heads, key_heads = Dim(0, 0), Dim(0, 1), Dim(0, 2), Dim(1, 2)
     rows, key_rows, count = batch * heads, batch * key_heads, cdiv(steps, blocks.keys)

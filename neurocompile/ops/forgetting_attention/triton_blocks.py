@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 SEARCH = 64
 """Blocks whose bounds are looked at together."""
 
 WIDEST = 128
 """Channels of a head at most."""
-
-SHARED_KIB = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}
-"""Shared memory that one block of threads may have, by compute capability (CUDA C++ Programming Guide)."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +91,3 @@ def span(steps: int, keys: int) -> int:
     while span < min(steps, 1024):
         span *= 2
     return span
-
-
-def precision(capability: int, size: int) -> str:
-    """How operands of `size` bytes are multiplied: as Triton's `input_precision`."""
-    if size < 4 or capability < 80:
-        return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

@@ -13,9 +13,10 @@ import torch
 import triton
 from torch import Tensor
 
-from neurocompile.ops.forgetting_attention.triton_blocks import SEARCH, WIDEST, Blocks, Plan, plan, precision, span
+from neurocompile.ops.forgetting_attention.triton_blocks import SEARCH, WIDEST, Blocks, Plan, plan, span
 from neurocompile.ops.forgetting_attention.triton_gradient import gate_kernel, key_kernel, query_kernel, share_kernel
 from neurocompile.ops.forgetting_attention.triton_kernel import forward_kernel, prefix_kernel, size_kernel
+from neurocompile.ops.machine_code import precision
 
 
 def supports(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> bool:

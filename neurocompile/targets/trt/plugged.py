@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from neurocompile.graph_program import GraphProgram
 from neurocompile.graphs import shape_of
-from neurocompile.ops.plugin_plan import PLANNED, NoPlugin, PluginPlan, planner
+from neurocompile.ops.plugin_plan import PLANNED, NoPluginError, PluginPlan, planner
 from neurocompile.passes.native import STATIC
 from neurocompile.targets.spec import TargetSpec
 from neurocompile.targets.trt.plugins.compiled import compile_plan, obstacle
@@ -107,8 +107,9 @@ def _placed(stage: str, node: ir.Node, target: TargetSpec, kind: str) -> Placed:
     if number is None or not all(shapes):
         raise InternalError(f"{name} of stage {stage!r} has operands of unknown shape")
     try:
-        plan = planner(node.op_type)([shape for shape in shapes if shape], OPERAND[target.dtype], number)
-    except NoPlugin as why:
+        attributes = {key: attribute.value for key, attribute in node.attributes.items()}
+        plan = planner(node.op_type)([s for s in shapes if s], OPERAND[target.dtype], number, attributes)
+    except NoPluginError as why:
         return Placed(stage, name, node.op_type, reason=str(why))
     return Placed(stage, name, node.op_type, plan)
 

@@ -99,7 +99,7 @@ def _compile(plan: PluginPlan, launch: KernelLaunch, capability: int) -> tuple[L
         options={
             "num_warps": launch.warps,
             "num_stages": launch.stages,
-            "enable_fp_fusion": True,
+            "enable_fp_fusion": launch.fuse,
             "ptx_version": PTX_VERSIONS[capability],
         },
     )
@@ -118,6 +118,8 @@ def _compile(plan: PluginPlan, launch: KernelLaunch, capability: int) -> tuple[L
     hidden = len(ptx.parameters(binary.asm["ptx"])) - len(visible)
     text = ptx.without_debug(binary.asm["ptx"])
     text = ptx.with_signature(text, [places for _, places in groups], hidden)
+    if not launch.fuse and re.search(r"\b(?:mul|add|sub)\.f(?:32|64)\b|\bfma\.", text):
+        raise InternalError(f"{launch.kernel} has products and sums that an assembler may fuse")
     cubin, report = ptx.assemble(text, capability)
     arguments = tuple(argument for argument, _ in groups)
     _check_directions(launch.kernel, text, arguments)
