@@ -248,3 +248,55 @@ def test_long_code_is_cut_into_strings_that_compilers_take():
     with pytest.raises(InternalError, match="cannot be written as a string"):
         cpp_source.render([replace(STATE, launches=(replace(STATE.launches[0], ptx='// )ptx"'),))])
     assert Argument("input", 0) in STATE.launches[0].arguments
+
+
+REAL = {
+    # Operator, precision, shapes of the inputs, further shapes that the same kernels serve.
+    "scan of three launches": ("DiagonalScan", "float32", [(1, 111, 24)] * 4 + [(1, 24)] * 2, (2, 100, 24)),
+    "scan of one launch": ("DiagonalScan", "float32", [(8, 7, 64)] * 4 + [(8, 64)] * 2, (9, 3, 64)),
+    "attention": ("ForgettingAttention", "bfloat16", [(1, 300, 2, 16), *[(1, 300, 1, 16)] * 2, (1, 300, 2)], None),
+    "linear attention": (
+        "GatedLinearAttention",
+        "float16",
+        [*[(1, 130, 2, 16)] * 3, (1, 130, 2), (1, 2, 16, 16)],
+        None,
+    ),
+}
+
+
+FAST = "scan of three launches"
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in REAL])
+def test_images_of_the_training_kernels(case, host, tmp_path):
+    """The fake driver reads arguments as the very PTX declares them."""
+    pytest.importorskip("triton", reason="Triton is published for Linux only")
+    from neurocompile.ops.plugin_plan import planner
+    from neurocompile.targets.trt.plugins.compiled import compile_plan
+
+    op, operand, shapes, other = REAL[case]
+    image, _ = compile_plan(planner(op)(shapes, operand, 87), 87)
+    made = tools.compile_library([image], tmp_path)
+    for given in (shapes, *([[other] * 4 + [(other[0], other[2])] * 2] if other else ())):
+        answers, asked = host(made, tools.request(image, given))
+        outputs, workspace, launches = tools.expected(image, given)
+        assert answers[: len(outputs)] == outputs
+        assert answers[len(outputs)]["workspace"] == workspace
+        assert [row for row in asked if row["call"] == "launch"] == launches * 2
+        assert [row["bytes"] for row in asked if row["call"] == "load"] == [len(each.ptx) for each in image.launches]
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_no_memory_is_misused(tmp_path):
+    """The whole of it under the address and undefined-behaviour sanitizers, leaks included."""
+    sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+    made = tools.compile_library((CHAIN, PIECES, STATE), tmp_path, "10.3", ("g++", *sanitizers))
+    checked = tools.Host(tmp_path, sanitizers)
+    requests = [tools.request(CHAIN, ((2, 111, 5), (2, 3))), tools.request(STATE, ((1, 8), (1, 8)))]
+    requests += ["creators", f"kept {CHAIN.name} other", f"memory {PIECES.name} float32:1x1x1/4x40x20"]
+    answers, _ = checked(made, *requests, f"run {CHAIN.name} float32:1x9")
+    assert [row["code"] for row in answers if "code" in row] == [0, 0]
+    answers, _ = checked(made, *requests, fail="cuModuleLoadDataEx")
+    assert {"attached": False} in answers

@@ -54,13 +54,13 @@ def compile_library(
 class Host:
     """A program in TensorRT's place, over a driver that writes down what it is asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
         self._program, self._folder = folder / "host", folder
-        for source, made, flags in (
+        for source, made, more in (
             ("host.cpp", self._program, ["-ldl"]),
             ("fake_driver.cpp", folder / "libcuda.so.1", ["-shared"]),
         ):
-            done = call(["g++", *STRICT, "-isystem", SHIM, HERE / source, "-o", made, *flags])
+            done = call(["g++", *STRICT, *flags, "-isystem", SHIM, HERE / source, "-o", made, *more])
             assert done.returncode == 0, done.stderr
 
     def __call__(
