@@ -119,6 +119,7 @@ def _write(kit: Path, name: str, result: Export, missing: str) -> None:
         "TARGET": target["name"],
         "TENSORRT": target["tensorrt"],
         "CAPABILITY": str(target["capability"]),
+        "PLUGINS": _plugins(name, target),
         "FALLBACK": f"| (no library for the processor) | {missing} |" if missing else fallback,
     }
     templates = files("export") / "kit"
@@ -138,6 +139,13 @@ def _write(kit: Path, name: str, result: Export, missing: str) -> None:
         if path.is_file()
     ]
     (kit / SUMS).write_text("".join(sums))
+
+
+def _plugins(name: str, target: dict[str, Any]) -> str:
+    """The row of the README's table about plugins; empty where there are none."""
+    names = ", ".join(f"`{plugin}`" for plugin in target.get("plugin_names", []))
+    how = {"cpp": "C++ that `build.sh` compiles with JetPack's headers", "aot": "kernels that go into the engines"}
+    return f"| `{name}.neuro/plugins/` | {names}: {how[target['plugin_kind']]} |\n" if names else ""
 
 
 def _recording(kit: Path, name: str) -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the engines on this device, keeps them, and checks them against the golden trace of the bundle. Minutes, once.
+# Compiles the plugins, where the bundle has any, builds the engines on this device, keeps them, and checks them against
+# the golden trace of the bundle. Minutes, once.
 #
 #   ./build.sh [--dry-run]
 #
@@ -20,6 +21,12 @@ run() {
 
 export PYTHONPATH="$here"
 run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"
+plugins="$here/@NAME@.neuro/build_plugins.sh"
+if [ -e "$plugins" ]; then
+  # Without them the engines are refused below, in a sentence of its own.
+  echo "+ bash $plugins ${dry:+--dry-run}"
+  bash "$plugins" ${dry:+--dry-run} || echo "the plugins are not compiled"
+fi
 if run python3 -m runtime.verify "$here/@NAME@.neuro"; then
   echo "use: PYTHONPATH=$here python3 -m runtime.run $here/@NAME@.neuro -i RECORDING"
   exit 0

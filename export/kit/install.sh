@@ -30,12 +30,17 @@ case $release in
   R36.*)
     # JetPack 6: TensorRT 10.3 and its Python module come from NVIDIA's repository, which JetPack has set up.
     tensorrt=10
-    packages="python3-numpy python3-libnvinfer libnvinfer-bin"
+    cuda=12-6
     ;;
-  R38.* | R39.*)
-    # JetPack 7: TensorRT 10.13 or newer; for TensorRT 11, JetPack 7.2.2, see README.md.
+  R38.*)
+    # JetPack 7.0 and 7.1: TensorRT 10.13 or newer.
     tensorrt="10 or 11"
-    packages="python3-numpy python3-libnvinfer libnvinfer-bin"
+    cuda=13-0
+    ;;
+  R39.*)
+    # JetPack 7.2; for TensorRT 11, 7.2.2, see README.md.
+    tensorrt="10 or 11"
+    cuda=13-2
     ;;
   *)
     echo "error: Jetson Linux release '${release:-unknown}' is none that this kit knows (R36 is JetPack 6, R38 and R39" \
@@ -43,6 +48,11 @@ case $release in
     exit 2
     ;;
 esac
+packages="python3-numpy python3-libnvinfer libnvinfer-bin"
+if [ -e "$here/@NAME@.neuro/build_plugins.sh" ]; then
+  # What plugins are compiled with.
+  packages="$packages g++ libnvinfer-headers-dev cuda-cudart-dev-$cuda cuda-crt-$cuda"
+fi
 echo "Jetson Linux $release, TensorRT $tensorrt; the kit was exported for TensorRT @TENSORRT@"
 
 run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"

@@ -16,6 +16,7 @@ import export.jetson as jetson
 from neurocompile.sequences import shipped_sequence
 from neurocompile.targets import find_target
 from neurocompile.targets.trt import rtx
+from neurocompile.targets.trt.remains import scripts
 from runtime.bundle import TRACE, open_bundle
 from runtime.errors import UserError
 from runtime.events.read import read_recording
@@ -40,6 +41,15 @@ def kit(checkpoint, tmp_path_factory) -> Path:
     return made.path
 
 
+@pytest.fixture
+def with_plugins(kit, tmp_path) -> Path:
+    """A copy of the kit as if its bundle had C++ plugins."""
+    copy = shutil.copytree(kit, tmp_path / "plugged.kit")
+    for name, data in scripts(find_target("trt-fp32@jetson-orin"), "cpp").items():
+        (copy / "tiny.neuro" / name).write_bytes(data)
+    return copy
+
+
 def script(kit: Path, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", str(kit / name), *arguments],
@@ -61,7 +71,7 @@ def test_the_kit_is_complete_and_its_sums_are_true(kit):
     assert {"runtime/engines.py", "tiny.neuro/manifest.json", "README.md", "install.sh"} <= present
     for name in (*jetson.SCRIPTS, *jetson.TEXTS):
         text = (kit / name).read_text()
-        assert not [word for word in ("NAME", "TENSORRT", "DEVICE", "FALLBACK") if f"@{word}@" in text]
+        assert not [word for word in ("NAME", "TENSORRT", "DEVICE", "FALLBACK", "PLUGINS") if f"@{word}@" in text]
     readme = (kit / "README.md").read_text()
     assert "# tiny for jetson-orin" in readme
     assert WHY in readme
@@ -81,13 +91,22 @@ def test_a_linter_passes_the_scripts(kit):
 
 
 @pytest.mark.parametrize(
-    ("release", "said"), [("R36.4", "TensorRT 10;"), ("R38.2", "TensorRT 10 or 11;"), ("R39.1", "TensorRT 10 or 11;")]
+    ("release", "said", "cuda"),
+    [
+        ("R36.4", "TensorRT 10;", "12-6"),
+        ("R38.2", "TensorRT 10 or 11;", "13-0"),
+        ("R39.1", "TensorRT 10 or 11;", "13-2"),
+    ],
 )
-def test_install_says_what_it_would_do(kit, release, said):
+def test_install_says_what_it_would_do(kit, with_plugins, release, said, cuda):
     done = script(kit, "install.sh", "--dry-run", "--release", release)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Jetson Linux {release}, {said} the kit was exported for TensorRT 10.3" in done.stdout
-    assert "+ sudo apt-get install --yes --no-install-recommends python3-numpy python3-libnvinfer" in done.stdout
+    install = "+ sudo apt-get install --yes --no-install-recommends python3-numpy python3-libnvinfer libnvinfer-bin"
+    assert install in done.stdout.splitlines()
+    done = script(with_plugins, "install.sh", "--dry-run", "--release", release)
+    headers = f"libnvinfer-headers-dev cuda-cudart-dev-{cuda} cuda-crt-{cuda}"
+    assert f"{install} g++ {headers}" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +135,17 @@ def test_dry_runs_change_nothing(kit):
     assert "--batch 1 --json" in done.stdout
     assert done.stdout.count("--events 9") == 1, "the library for the processor is not there to be timed"
     assert sorted(path for path in kit.rglob("*")) == before
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
+def test_build_begins_with_the_plugins(with_plugins):
+    done = script(with_plugins, "build.sh", "--dry-run")
+    steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
+    assert steps[:2] == ["sh", "bash"]
+    assert steps[-1] == "python3"
+    assert f"{with_plugins}/tiny.neuro/build_plugins.sh --dry-run" in done.stdout
+    if "is not found; install" in done.stderr:
+        assert "the plugins are not compiled" in done.stdout
 
 
 def test_build_checks_the_sums_and_then_asks_for_the_device(kit, tmp_path):

@@ -30,6 +30,7 @@ _spec = spec_from_file_location("fake_tensorrt", Path(__file__).with_name("fake_
 fake = module_from_spec(_spec)
 _spec.loader.exec_module(fake)
 SHIM = Path(__file__).parents[1] / "neurocompile" / "trt_cpp" / "shim"
+HEADERS = ("--tensorrt", str(SHIM / "tensorrt"), "--cuda", str(SHIM / "cuda"))
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
 
 
@@ -55,7 +56,7 @@ def made(checkpoint, tmp_path_factory) -> Path:
 
 def script(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", str(root / library.SCRIPT), "--tensorrt", str(SHIM), "--cuda", str(SHIM), *arguments],
+        ["bash", str(root / library.SCRIPT), *HEADERS, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -180,7 +181,7 @@ def test_the_script_for_what_remains_begins_with_the_plugins(bundle):
         command = ["bash", str(bundle.root / "build.sh"), "--dry-run", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = build("--tensorrt", str(SHIM), "--cuda", str(SHIM))
+    done = build(*HEADERS)
     assert (done.returncode, done.stderr) == (0, "")
     steps = [line for line in done.stdout.splitlines() if line.startswith("+ ")]
     assert [step.split()[1] for step in steps] == ["bash", "mkdir", "g++", "write", "python3"]

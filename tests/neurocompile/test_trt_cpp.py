@@ -57,6 +57,16 @@ def test_no_warning_with_the_interfaces_of_tensorrt_11(compiler, tmp_path):
 
 
 @needs_compiler
+def test_no_warning_with_the_headers_of_cuda_itself(tmp_path):
+    triton = pytest.importorskip("triton", reason="it brings NVIDIA's headers")
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    if not (folder / "cuda_runtime_api.h").exists():
+        pytest.skip("this Triton brings no headers of CUDA")
+    headers = ("-isystem", tools.TENSORRT_HEADERS, "-isystem", folder)
+    assert tools.compile_library((STATE,), tmp_path, headers=headers).exists()
+
+
+@needs_compiler
 def test_the_library_wants_no_library_of_nvidia_and_shows_two_names(library):
     said = tools.call(["readelf", "--dynamic", "--dyn-syms", "--wide", library]).stdout
     needed = re.findall(r"NEEDED.*\[(.*)\]", said)

@@ -56,7 +56,7 @@ def built(tmp_path_factory) -> Path:
     """A bundle whose script has run."""
     root = tmp_path_factory.mktemp("device") / "net.neuro"
     write(root)
-    done = script(root, library.SCRIPT, "--tensorrt", tools.SHIM, "--cuda", tools.SHIM)
+    done = script(root, library.SCRIPT, *tools.HERE_ARE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].endswith(
         "net.plugins/libneurocompile_plugins.so with the headers of TensorRT 10.3"
@@ -89,7 +89,7 @@ def test_the_script_makes_a_library_that_does_what_the_images_say(bundle, tmp_pa
 @needs_compiler
 def test_a_dry_run_writes_nothing(tmp_path):
     bundle = write(tmp_path / "net.neuro")
-    done = script(bundle.root, library.SCRIPT, "--dry-run", "--tensorrt", tools.SHIM, "--cuda", tools.SHIM)
+    done = script(bundle.root, library.SCRIPT, "--dry-run", *tools.HERE_ARE)
     assert (done.returncode, done.stderr) == (0, "")
     assert "+ g++ -std=c++17 -O2 -fPIC -shared -fvisibility=hidden -Wall -Wextra -isystem" in done.stdout
     assert "plugins/cpp/images.cpp" in done.stdout
@@ -101,13 +101,21 @@ def test_a_dry_run_writes_nothing(tmp_path):
     ("arguments", "variables", "message"),
     [
         (("--quick",), {}, "unknown option --quick"),
-        (("--tensorrt", "/nowhere", "--cuda", tools.SHIM), {}, "NvInferRuntime.h is not found; install TensorRT's"),
-        (("--tensorrt", tools.SHIM, "--cuda", "/nowhere"), {}, "cuda.h is not found; install CUDA's headers"),
-        (("--tensorrt", tools.SHIM, "--cuda", tools.SHIM), {"CXX": "g++-none"}, "g++-none is not installed"),
         (
-            ("--tensorrt", tools.SHIM, "--cuda", tools.SHIM),
+            ("--tensorrt", "/nowhere", "--cuda", tools.CUDA_HEADERS),
+            {},
+            "NvInferRuntime.h is not found; install",
+        ),
+        (
+            ("--tensorrt", tools.TENSORRT_HEADERS, "--cuda", "/nowhere"),
+            {},
+            "cuda.h is not found; install CUDA's",
+        ),
+        (tools.HERE_ARE, {"CXX": "g++-none"}, "g++-none is not installed"),
+        (
+            tools.HERE_ARE,
             {"CXX": "g++ -DSHIM_TENSORRT=1100"},
-            f"the headers in {tools.SHIM} are of TensorRT 11.0, and the bundle was exported for 10.3; export it with",
+            f"the headers in {tools.TENSORRT_HEADERS} are of TensorRT 11.0, and the bundle was exported for 10.3",
         ),
     ],
 )
@@ -125,7 +133,7 @@ def test_the_script_refuses_in_one_line(tmp_path, arguments, variables, message)
 def test_code_that_does_not_compile_leaves_no_library(tmp_path):
     bundle = write(tmp_path / "net.neuro")
     (bundle.root / "plugins/cpp/plugin.cpp").write_text("no C++")
-    done = script(bundle.root, library.SCRIPT, "--tensorrt", tools.SHIM, "--cuda", tools.SHIM)
+    done = script(bundle.root, library.SCRIPT, *tools.HERE_ARE)
     assert done.returncode == 1
     assert list((tmp_path / "net.plugins").iterdir()) == []
 
@@ -264,7 +272,7 @@ def test_what_remains_is_one_sentence_and_a_script(tmp_path):
     assert "compiles the plugins" in said
     assert "plugins" not in remaining(TARGET)
     assert list(scripts(TARGET)) == ["build.sh"]
-    done = script(bundle.root, "build.sh", "--dry-run", "--tensorrt", tools.SHIM, "--cuda", tools.SHIM)
+    done = script(bundle.root, "build.sh", "--dry-run", *tools.HERE_ARE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == f"+ python3 -m runtime.verify {bundle.root}"
     assert f"Wanted: {where}, its" in (bundle.root / "build.sh").read_text()

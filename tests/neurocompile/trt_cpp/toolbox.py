@@ -18,9 +18,12 @@ from runtime.plugins.image import TYPES, Argument, Input, Launch, Output, Plugin
 from runtime.plugins.sizes import Dim, cdiv, evaluate, larger, smaller
 
 HERE = Path(__file__).parent
-SHIM = HERE / "shim"
+TENSORRT_HEADERS, CUDA_HEADERS = HERE / "shim" / "tensorrt", HERE / "shim" / "cuda"
+HEADERS = ("-isystem", TENSORRT_HEADERS, "-isystem", CUDA_HEADERS)
+HERE_ARE = ("--tensorrt", TENSORRT_HEADERS, "--cuda", CUDA_HEADERS)
+"""Options of the script that compiles."""
 STRICT = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC")
-TENSORRT = {"10.3": 1003, "11.0": 1100}
+VERSIONS = {"10.3": 1003, "11.0": 1100}
 TYPE_NUMBERS = {"float32": 0, "float16": 1, "int32": 3, "bfloat16": 7}
 ALIGNMENT = 256
 
@@ -36,17 +39,21 @@ def call(command: Sequence[object], **more) -> subprocess.CompletedProcess:
 
 
 def compile_library(
-    images: Sequence[PluginImage], folder: Path, tensorrt: str = "10.3", compiler: Sequence[str] = ("g++",)
+    images: Sequence[PluginImage],
+    folder: Path,
+    tensorrt: str = "10.3",
+    compiler: Sequence[str] = ("g++",),
+    headers: Sequence[object] = HEADERS,
 ) -> Path:
     """Writes the sources as a bundle would and makes a library of them."""
     for name, data in sources(images).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    made = folder / f"libplugins_{TENSORRT[tensorrt]}.so"
+    made = folder / f"libplugins_{VERSIONS[tensorrt]}.so"
     files = sorted((folder / FOLDER).glob("*.cpp"))
-    command = [*compiler, *STRICT, "-shared", "-fvisibility=hidden", f"-DSHIM_TENSORRT={TENSORRT[tensorrt]}"]
-    done = call([*command, "-isystem", SHIM, *files, "-o", made, "-ldl"])
+    command = [*compiler, *STRICT, "-shared", "-fvisibility=hidden", f"-DSHIM_TENSORRT={VERSIONS[tensorrt]}"]
+    done = call([*command, *headers, *files, "-o", made, "-ldl"])
     assert done.returncode == 0, done.stderr
     return made
 
@@ -54,13 +61,19 @@ def compile_library(
 class Host:
     """A program in TensorRT's place, over a driver that writes down what it is asked."""
 
-    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
-        self._program, self._folder = folder / "host", folder
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = (),
+        compiler: Sequence[str] = ("g++",),
+        emulator: Sequence[str] = (),
+    ) -> None:
+        self._program, self._folder, self._emulator = folder / "host", folder, emulator
         for source, made, more in (
             ("host.cpp", self._program, ["-ldl"]),
             ("fake_driver.cpp", folder / "libcuda.so.1", ["-shared"]),
         ):
-            done = call(["g++", *STRICT, *flags, "-isystem", SHIM, HERE / source, "-o", made, *more])
+            done = call([*compiler, *STRICT, *flags, *HEADERS, HERE / source, "-o", made, *more])
             assert done.returncode == 0, done.stderr
 
     def __call__(
@@ -72,7 +85,7 @@ class Host:
         variables = {"FAKE_CUDA_LOG": str(log), "FAKE_CUDA_CAPABILITY": str(capability), "FAKE_CUDA_FAIL": fail}
         path = str(self._folder) if driver else ""
         done = call(
-            [self._program, library],
+            [*self._emulator, self._program, library],
             input="".join(f"{request}\n" for request in requests),
             env={**os.environ, **variables, "LD_LIBRARY_PATH": path},
         )
