@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,8 @@ class NodeFunction:
 
     Attributes:
         op_type: The node's name in the domain `neurocompile`.
-        text: Signature and body in ONNX's textual form, `(q, k) => (o) { ... }`, of operator set 20.
+        text: Signature and body in ONNX's textual form, `(q, k) => (o) { ... }`, of operator set 20; attributes with
+            their defaults in front, `<scale: float = 1.0>`.
         version: Of the domain that the node belongs to.
     """
 
@@ -43,17 +44,25 @@ class NodeFunction:
             model.functions[function.identifier()] = function
             model.graph.opset_imports[DOMAIN] = self.version
 
-    def emit(self, inputs: Sequence[Tensor], like: Sequence[tuple[torch.dtype, Sequence[int]]]) -> list[Tensor]:
+    def emit(
+        self,
+        inputs: Sequence[Tensor],
+        like: Sequence[tuple[torch.dtype, Sequence[int]]],
+        attributes: Mapping[str, int | float] | None = None,
+    ) -> list[Tensor]:
         """Emits the node while a module is being exported.
 
         Args:
             inputs: Its operands, all of one type.
             like: Type and shape of each output.
+            attributes: Of the node, those that the text declares.
 
         Returns:
             The outputs.
         """
         dtypes, shapes = zip(*like, strict=True)
         name = f"{DOMAIN}::{self.op_type}"
-        outputs = torch.onnx.ops.symbolic_multi_out(name, inputs, dtypes=dtypes, shapes=shapes, version=self.version)
+        outputs = torch.onnx.ops.symbolic_multi_out(
+            name, inputs, attributes, dtypes=dtypes, shapes=shapes, version=self.version
+        )
         return list(outputs)

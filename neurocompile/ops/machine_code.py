@@ -39,7 +39,14 @@ class Compiled:
 
 
 def assemble(
-    kernel: Any, types: dict[str, str], constants: dict[str, Any], capability: int, warps: int, stages: int
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, Any],
+    capability: int,
+    warps: int,
+    stages: int,
+    *,
+    fuse: bool = True,
 ) -> Compiled:
     """Compiles a kernel.
 
@@ -50,6 +57,7 @@ def assemble(
         capability: 75 for compute capability 7.5, and so on.
         warps: Warps of a program.
         stages: Blocks in flight from memory.
+        fuse: Whether a product and a sum may be rounded once, together.
 
     Returns:
         The machine code.
@@ -66,7 +74,7 @@ def assemble(
     binary = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=aligned),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True},
+        options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": fuse},
     )
     return Compiled(binary.asm["cubin"], binary.asm["ptx"], binary.metadata.shared, binary.metadata.num_warps)
 

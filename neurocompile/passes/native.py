@@ -3,6 +3,7 @@
     neurocompile::DiagonalScan          ->  ceil(log2 T) rounds of multiply-adds
     neurocompile::ForgettingAttention   ->  blocks of MatMul, Softmax, MatMul with the decay added in between
     neurocompile::GatedLinearAttention  ->  blocks of products and the state between them
+    neurocompile::LIF                   ->  T steps one after the other
     CastLike                            ->  Cast, or nothing
 
 It must not fire on a graph with open shapes (the layers depend on the number of steps), nor where the target has an
@@ -26,6 +27,7 @@ STATIC = {
     "DiagonalScan": "diagonal_scan",
     "ForgettingAttention": "forgetting_attention",
     "GatedLinearAttention": "gated_linear_attention",
+    "LIF": "lif",
 }
 
 
