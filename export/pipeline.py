@@ -14,11 +14,12 @@ from typing import Any
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
 from neurocompile.agreement import label_agreement
+from neurocompile.calibration import Source, calibrate, shipped_source
 from neurocompile.capture import capture
 from neurocompile.parity import check_length, prove, shortest, window_ends
 from neurocompile.passes import PASSES, run_passes
 from neurocompile.sequences import fit_to_sensor, shipped_sequence, without_folder
-from neurocompile.targets import build, find_target, require
+from neurocompile.targets import CALIBRATED, build, find_target, require
 from runtime.bundle import TRACE, open_bundle
 from runtime.errors import UserError
 from runtime.events.checks import check_stream
@@ -65,6 +66,7 @@ def export_model(
     tensorrt: str | None = None,
     smooth: bool = False,
     plugins: str | None = None,
+    calibrate_on: Sequence[Recording] = (),
 ) -> Export:
     """Exports a checkpoint.
 
@@ -84,6 +86,8 @@ def export_model(
         announce: Called with what a target has to say before it builds.
         tensorrt: TensorRT version to export for, where the target is one of TensorRT.
         smooth: Spread rare work over the events that follow, for `cpu-*` targets.
+        calibrate_on: Recordings of the model's sensor that the scales of 8-bit targets are taken from; the first
+            shipped training recording of every class by default.
         plugins: Which plugins compute ops, `none`, `aot`, `cpp` or `auto`, for `trt-*` targets; none by default.
 
     Returns:
@@ -95,6 +99,8 @@ def export_model(
     """
     spec = find_target(target, tensorrt, smooth, plugins)
     require(spec)
+    if calibrate_on and spec.dtype not in CALIBRATED:
+        raise UserError(f"--calibrate is for {' and '.join(CALIBRATED)} targets, and {target!r} is none; leave it out")
     place = model.resolve()
     output = output or Path(f"{place.name if place.is_dir() else place.stem}.neuro")
     progress("open checkpoint")
@@ -106,13 +112,18 @@ def export_model(
         )
     program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
     sequence = _sequence(recording, full, checkpoint.front_end, program.spec)
+    source = _calibration_source(calibrate_on, checkpoint.front_end) if spec.dtype in CALIBRATED else None
     with staging(output) as stage:
         progress("capture stages")
         captured = capture(program)
         progress("run passes")
         rewritten, changes = run_passes(captured, passes)
+        calibration = None
+        if source:
+            progress("calibrate")
+            calibration = calibrate(rewritten.spec, rewritten.graphs, source, announce)
         progress(f"build {spec}")
-        artefact = build(rewritten, spec, announce)
+        artefact = build(rewritten, spec, announce, calibration)
         table = {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device}
         manifest = {
             "name": output.resolve().name.removesuffix(".neuro"),
@@ -156,6 +167,15 @@ def _sequence(recording: Recording | None, full: bool, front_end: FrontEnd, spec
     check_stream(recording, width=front_end.width, height=front_end.height)
     check_length(recording, spec)
     return without_folder(recording)
+
+
+def _calibration_source(given: Sequence[Recording], front_end: FrontEnd) -> Source:
+    """What scales are taken from."""
+    for recording in given:
+        check_stream(recording, width=front_end.width, height=front_end.height)
+    if given:
+        return Source(tuple(without_folder(recording) for recording in given), given=True)
+    return shipped_source(front_end)
 
 
 def _session(stage: Staging, tick_us: float) -> Any:

@@ -43,6 +43,14 @@ def export(
         Optional[str],  # noqa: UP045
         typer.Option(help="none, aot, cpp or auto, for trt-* targets: who computes scans and attention. [none]"),
     ] = None,
+    calibrate: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            "--calibrate",
+            metavar="RECORDING",
+            help="int8, fp8: take scales from this recording; may be repeated. [shipped training recordings]",
+        ),
+    ] = None,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="cpu-*: spread rare work over the events that follow; answers lag.")
     ] = False,
@@ -57,6 +65,7 @@ def export(
     from neurocompile.targets import find_target
 
     sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
+    calibrate_on = [_recording(path, roi, resize, sort)[0] for path in calibrate or ()]
     with progress(quiet=as_json) as (step, announce):
         maker = export_kit if wants_kit(find_target(target, tensorrt, plugins=plugins), output) else export_model
         result = maker(
@@ -74,6 +83,7 @@ def export(
             tensorrt=tensorrt,
             smooth=smooth,
             plugins=plugins,
+            calibrate_on=calibrate_on,
         )
     _print(result.manifest) if as_json else show_export(result)
 

@@ -32,7 +32,7 @@ from runtime.program import ProgramSpec
 from runtime.session import Session
 from runtime.trace import Deviation, Trace, compare, push_singly, record, summary, worst
 
-BOUNDS = {"fp32": 1e-4, "bf16": 2**-8, "fp16": 2**-11, "int8": 2**-6}
+BOUNDS = {"fp32": 1e-4, "bf16": 2**-8, "fp16": 2**-11, "int8": 2**-6, "fp8": 2**-4}
 """Largest relative deviation from the float64 reference, per precision."""
 
 SLACK = 2.0
@@ -41,7 +41,7 @@ SLACK = 2.0
 LOOSEST = 1e-2
 """A bound beyond this would prove nothing in float32; lower precisions have `ROOM` times as much."""
 
-ROOM = {"fp32": 1, "bf16": 5, "fp16": 2, "int8": 10}
+ROOM = {"fp32": 1, "bf16": 5, "fp16": 2, "int8": 10, "fp8": 20}
 
 OFFLINE_BOUND = 1e-9
 SHIPPED_EVENTS = 4000

@@ -1,6 +1,7 @@
 """The reference network in a lower precision: the yardstick for artefacts of that precision.
 
-`rounded` is for artefacts that keep weights in it and compute in float32, `autocast` for those that compute in it.
+`rounded` is for artefacts that keep weights in it and compute in float32, `autocast` for those that compute in it, and
+`eight_bit` for those whose products take operands of 8 bits.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from neurocompile.ops import OPS
 from neurocompile.program import StreamProgram
 
 LARGEST_INT8 = 127
+GRAIN = 16
 
 
 def rounded(program: StreamProgram, dtype: str) -> StreamProgram:
@@ -58,6 +63,54 @@ def autocast(program: StreamProgram, dtype: str) -> StreamProgram:
     return replace(program, modules=modules)
 
 
+def eight_bit(program: StreamProgram, dtype: str, low: str) -> StreamProgram:
+    """`autocast`, with both operands of every weighted product rounded to 8 bits just before.
+
+    Weights have a scale per output (int8) or one (fp8), inputs one that fits the largest of them at that moment, so
+    nothing is ever cut off. Products of fewer than `GRAIN` inputs or outputs are computed as the rest.
+
+    Args:
+        program: The model's program; it is not changed.
+        dtype: `int8` or `fp8`.
+        low: `bf16` or `fp16`, for the rest.
+
+    Returns:
+        The program whose modules run so.
+    """
+    modules = autocast(program, low).modules
+    return replace(program, modules={name: _EightBit(module, dtype, AUTOCAST[low]) for name, module in modules.items()})
+
+
+class _EightBit(nn.Module):
+    def __init__(self, module: nn.Module, dtype: str, low: torch.dtype) -> None:
+        super().__init__()
+        self.module, self._dtype, self._low = module, dtype, low
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The module's results."""
+        with EightBitProducts(self._dtype, self._low):
+            results: tuple[Tensor, ...] = self.module(*inputs)
+        return results
+
+
+class EightBitProducts(TorchFunctionMode):
+    """Every `linear` while it is active."""
+
+    def __init__(self, dtype: str, low: torch.dtype) -> None:
+        super().__init__()
+        self._dtype, self._low = dtype, low
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Rounds the operands of a product that is large enough."""
+        if function is not functional.linear or min(args[1].shape) < GRAIN:
+            return function(*args, **(kwargs or {}))
+        given = [value.float() for value in (*args, *(kwargs or {}).values()) if value is not None]
+        nearest = ROUNDING[self._dtype]
+        with torch.autocast("cpu", enabled=False):
+            made = functional.linear(nearest(given[0][None])[0], nearest(given[1]), *given[2:])
+        return made.to(self._low)
+
+
 @cache
 def _ops_in_float32() -> None:
     """Keeps our ops' own arithmetic out of automatic mixed precision, as a fused kernel keeps its sums."""
@@ -90,6 +143,12 @@ def to_int8(weight: Tensor) -> Tensor:
     return (weight * (LARGEST_INT8 / largest)).round() * (largest / LARGEST_INT8)
 
 
+def to_fp8(weight: Tensor) -> Tensor:
+    """The nearest numbers of the format E4M3, times one scale that fits the largest."""
+    scale = weight.abs().amax().clamp(min=torch.finfo(torch.float32).tiny) / torch.finfo(torch.float8_e4m3fn).max
+    return (weight / scale).to(torch.float8_e4m3fn).to(weight.dtype) * scale
+
+
 FORWARD = ("diagonal_scan_states", "forgetting_attention_sums")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {"bf16": to_bf16, "int8": to_int8}
+ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {"bf16": to_bf16, "int8": to_int8, "fp8": to_fp8}

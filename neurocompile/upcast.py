@@ -6,19 +6,26 @@ Derived mechanically, so that it says something about the graph that ships:
     Cast from it to float32          ->  Identity
     any other node in low precision  ->  the same node in float32, then a rounding
     weight in low precision          ->  the same numbers in float32
+    QuantizeLinear                   ->  Div, then Round and Clip (int8) or Cast there and back (fp8)
+    DequantizeLinear                 ->  Mul
 
-What it cannot show is how a kernel adds up inside one node; here sums are float32, as TensorRT's are for both formats.
+What it cannot show is how a kernel adds up inside one node; here sums are float32, as TensorRT's are for both 16-bit
+formats and fp8; those of int8 are whole numbers there, which float32 holds exactly up to 2^24.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import onnx_ir as ir
 
+from neurocompile.graphs import is_constant
+from neurocompile.ops.emit import Emitter
 from runtime.errors import InternalError
 
 LOW = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+QUANTISED = ("QuantizeLinear", "DequantizeLinear")
 
 
 def upcast(model: ir.Model) -> ir.Model:
@@ -34,7 +41,10 @@ def upcast(model: ir.Model) -> ir.Model:
         InternalError: If the nodes of the two do not correspond one to one.
     """
     made = model.clone()
-    graph, kinds = made.graph, {value: value.dtype for node in made.graph for value in node.outputs}
+    graph = made.graph
+    for node in [node for node in graph if node.op_type in QUANTISED]:
+        _plain(graph, node)
+    kinds = {value: value.dtype for node in graph for value in node.outputs}
     if low := [value.name for value in (*graph.inputs, *graph.outputs) if value.dtype in LOW]:
         raise InternalError(f"graph {graph.name!r} takes or gives {', '.join(map(str, low))} in low precision")
     for value in graph.initializers.values():
@@ -59,6 +69,9 @@ def check(shipped: ir.Model, derived: ir.Model, roundings: int) -> None:
     casts = sum(value.dtype in LOW for node in shipped.graph if node.op_type == "Cast" for value in node.outputs)
     results = sum(value.dtype in LOW for node in shipped.graph for value in node.outputs)
     after["Cast"] -= 2 * roundings - casts
+    for node in (node for node in shipped.graph if node.op_type in QUANTISED):
+        before -= Counter([node.op_type])
+        before += _kinds_of(node)
     if roundings != results or +before != +after:
         raise InternalError(
             f"the float32 form of graph {shipped.graph.name!r} is not the graph: {before - after} lost, "
@@ -69,6 +82,39 @@ def check(shipped: ir.Model, derived: ir.Model, roundings: int) -> None:
 def _kinds(model: ir.Model) -> Counter[str]:
     """How many nodes of each kind; an Identity stands for a Cast that was undone."""
     return Counter("Cast" if node.op_type == "Identity" else node.op_type for node in model.graph)
+
+
+def _kinds_of(node: ir.Node) -> Counter[str]:
+    """What stands for QuantizeLinear and DequantizeLinear."""
+    if node.op_type == "DequantizeLinear":
+        return Counter(["Mul"])
+    return Counter(["Div", "Round", "Clip"] if node.outputs[0].dtype == ir.DataType.INT8 else ["Div", "Cast", "Cast"])
+
+
+def _plain(graph: ir.Graph, node: ir.Node) -> None:
+    """Rounding to 8 bits and back in plain operators; all zero points are zero."""
+    value, scale, zero = node.inputs
+    old, kind = node.outputs[0], node.outputs[0].dtype
+    if zero is None or zero.const_value is None or zero.const_value.numpy().astype("float32").any():
+        raise InternalError(f"{node.name} of graph {graph.name!r} has a zero point, which no form here keeps")
+    emit = Emitter(graph, node)
+    if node.op_type == "DequantizeLinear":
+        assert value is not None and scale is not None
+        if value.const_value is not None and is_constant(value):
+            value = emit.constant(value.const_value.numpy().astype("float32"))
+        axis = node.attributes["axis"].value if "axis" in node.attributes else None
+        if axis is not None and scale.const_value is not None and scale.shape:
+            shape = [-1 if place == axis else 1 for place in range(len(value.shape or ()))]
+            scale = emit.constant(scale.const_value.numpy().reshape(shape))
+        new = emit("Mul", value, scale)
+    elif kind == ir.DataType.INT8:
+        least, most = (emit.constant(np.array(limit, np.float32)) for limit in (-128, 127))
+        new = emit("Clip", emit("Round", emit("Div", value, scale)), least, most)
+    else:
+        new = emit("Cast", emit("Cast", emit("Div", value, scale), to=int(kind)), to=int(ir.DataType.FLOAT))
+    new.shape, new.type = old.shape, ir.TensorType(ir.DataType.FLOAT)
+    ir.convenience.replace_all_uses_with(old, new)
+    graph.remove(node, safe=True)
 
 
 def _undo(graph: ir.Graph, node: ir.Node) -> None:

@@ -57,6 +57,12 @@ def check_host(bundle: Bundle, host: Host) -> None:
             f"{bundle.root} was exported for sm_{capability} and the GPU here is sm_{host.capability}; "
             f"export it for {target['name'].split('@')[0]}@sm{host.capability}"
         )
+    least = target.get("least_capability")
+    if least is not None and host.capability < least:
+        raise UserError(
+            f"{bundle.root} computes in {target.get('dtype')}, which needs sm_{least} or newer, and the GPU here is "
+            f"sm_{host.capability}; export it for {target['backend']}-fp16@sm{host.capability}"
+        )
     if plugins := plugins_of(bundle):
         missing = sorted(name for name in plugins if name not in bundle.manifest["files"])
         if missing:

@@ -1,6 +1,8 @@
 """Pass *typed*: the graph states the precision of every node; whatever would mix types gets a Cast.
 
     MatMul, Gemm, Conv                          in the low precision, weights stored so
+    the same with operands of 8 bits            in those, scales, sums and a bias added to the result in float32; what
+                                                follows takes it for low precision
     Gather from a table, data movement,         in the low precision where all that varies among the operands is,
     activations, products, sums with constants  otherwise in float32
     sums of two things that vary, and all else  in float32: states, residuals, exp, log, softmax, norms, prefix sums,
@@ -26,7 +28,15 @@ PRODUCTS = {"MatMul", "Gemm", "Conv"}
 MOVES = {"Concat", "Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 FOLLOW = {"Gelu", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Tanh", "Where", *MOVES}
 SUMS = {"Add", "Sub"}
-NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.BFLOAT16: "bf16", ir.DataType.FLOAT16: "fp16"}
+WIDE = {"Squeeze", *SUMS}
+"""What stays in float32 behind a product of 8-bit operands."""
+
+NAMES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.BFLOAT16: "bf16",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.FLOAT8E4M3FN: "fp8",
+}
 
 
 def typed(model: ir.Model, dtype: str, keep: frozenset[str] = frozenset()) -> list[Change]:
@@ -62,8 +72,8 @@ def typed(model: ir.Model, dtype: str, keep: frozenset[str] = frozenset()) -> li
 
 
 def precision(node: ir.Node) -> str:
-    """The type a node computes in: that of its result, or of what it compares or converts."""
-    kind = node.outputs[0].dtype
+    """The type a node computes in: that of its result, or of what it compares or converts, or of 8-bit operands."""
+    kind = of_eight_bits(node) or node.outputs[0].dtype
     return NAMES.get(kind, kind.name.lower()) if kind is not None else "unknown"
 
 
@@ -73,13 +83,33 @@ def _in_low(node: ir.Node, low: ir.DataType) -> bool:
     floats = [value for value in node.inputs if value is not None and value.dtype in (ir.DataType.FLOAT, low)]
     varying = [value for value in floats if not is_constant(value)]
     if node.op_type in PRODUCTS:
-        return True
+        return of_eight_bits(node) is None
     if node.op_type == "Gather" and not varying:
         return len(floats[0].shape or ()) >= 2
     if node.op_type in SUMS and len(varying) > 1:
         return False
+    if node.op_type in WIDE and all(map(comes_from_eight_bits, varying)):
+        return False
     follows = node.op_type in FOLLOW or node.op_type in SUMS or node.op_type == "Gather"
-    return follows and bool(varying) and all(value.dtype == low for value in varying)
+    return follows and bool(varying) and all(value.dtype == low or comes_from_eight_bits(value) for value in varying)
+
+
+def of_eight_bits(node: ir.Node) -> ir.DataType | None:
+    """The type of a product's 8-bit operands, `None` of anything else."""
+    makers = [value.producer() for value in node.inputs if value is not None] if node.op_type in PRODUCTS else []
+    quantised = [maker for maker in makers if maker is not None and maker.op_type == "DequantizeLinear"]
+    return quantised[0].inputs[0].dtype if quantised and quantised[0].inputs[0] is not None else None
+
+
+def comes_from_eight_bits(value: ir.Value) -> bool:
+    """Whether a value is a product of 8-bit operands, its rank or a bias aside."""
+    node = value.producer()
+    if node is None or node.op_type not in {*PRODUCTS, *WIDE}:
+        return False
+    if node.op_type in PRODUCTS:
+        return of_eight_bits(node) is not None
+    varying = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT and not is_constant(v)]
+    return len(varying) == 1 and comes_from_eight_bits(varying[0])
 
 
 class _Writer:

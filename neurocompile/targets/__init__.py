@@ -7,13 +7,24 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from neurocompile.calibration import Calibration
 from neurocompile.graph_program import GraphProgram
 from neurocompile.program import StreamProgram
 from neurocompile.targets.spec import TargetSpec, parse_target
 from runtime.errors import UserError
 from runtime.session import Session
 
-__all__ = ["TARGETS", "Artefact", "Availability", "StandIn", "TargetSpec", "build", "find_target", "parse_target"]
+__all__ = [
+    "CALIBRATED",
+    "TARGETS",
+    "Artefact",
+    "Availability",
+    "StandIn",
+    "TargetSpec",
+    "build",
+    "find_target",
+    "parse_target",
+]
 
 TARGETS: dict[str, str] = {
     "onnx-fp32": "neurocompile.targets.onnx",
@@ -25,8 +36,13 @@ TARGETS: dict[str, str] = {
     "trt-fp32": "neurocompile.targets.trt",
     "trt-bf16": "neurocompile.targets.trt",
     "trt-fp16": "neurocompile.targets.trt",
+    "trt-int8": "neurocompile.targets.trt",
+    "trt-fp8": "neurocompile.targets.trt",
 }
 """Target name without device -> module with `build` and `availability`."""
+
+CALIBRATED = ("int8", "fp8")
+"""Precisions whose targets take a calibration."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +131,28 @@ def require(target: TargetSpec) -> None:
         refuse(target)
 
 
-def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None) -> Artefact:
+def build(
+    program: GraphProgram,
+    target: TargetSpec,
+    announce: Callable[[str], None] = lambda text: None,
+    calibration: Calibration | None = None,
+) -> Artefact:
     """Lowers a captured program.
 
     Args:
         program: The program after the passes.
         target: From `find_target`.
         announce: Is told what a target has to say before it builds; most say nothing.
+        calibration: Of `program`, for the precisions `CALIBRATED`.
 
     Returns:
         The files to ship.
     """
     function: Callable[..., Artefact] = _module(target).build
-    return function(program, target, announce) if target.backend == "trt" else function(program, target)
+    given: dict[str, Any] = {"announce": announce} if target.backend == "trt" else {}
+    if target.dtype in CALIBRATED:
+        given["calibration"] = calibration
+    return function(program, target, **given)
 
 
 def availability(name: str) -> Availability:

@@ -75,7 +75,7 @@ def test_a_bad_checkpoint(run, refused, checkpoint, place, tmp_path, kind, fragm
     [
         ("onnx", ("'onnx' is no target", "onnx-fp32")),
         ("tpu-fp32", ("is no target", "onnx-fp32")),
-        ("trt-fp8", ("is not built by this version", "onnx-fp32")),
+        ("onnx-fp8", ("is not built by this version", "onnx-fp32")),
         ("onnx-fp32@jetson-orin", ("leave out '@jetson-orin'",)),
         ("", ("is no target",)),
     ],

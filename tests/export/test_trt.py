@@ -75,8 +75,12 @@ def test_the_kit_of_another_machine_is_refused_here(run, refused, checkpoint, re
     listed = json.loads(run("targets", "--json").out)
     assert listed["trt-bf16"]["build"] == "can build"
     assert "tensorrt" in listed["trt-bf16"]["run"]
-    assert not {"trt-int8", "trt-fp8"} & set(listed)
-    refused(run("export", "--model", checkpoint, "--target", "trt-int8"), "'trt-int8' is not built by this version")
+    old = run("export", "--model", checkpoint, "--target", "trt-fp8@jetson-orin")
+    refused(old, "sm_87 cannot compute in fp8, sm_89 was the first; export for trt-int8@jetson-orin")
+    given = ("--calibrate", recording(700), "--target", "trt-bf16")
+    refused(
+        run("export", "--model", checkpoint, *given), "--calibrate is for int8 and fp8 targets, and 'trt-bf16' is none"
+    )
 
 
 @pytest.mark.slow

@@ -155,6 +155,12 @@ def test_another_machine_is_refused_before_anything_is_built(bundle, version, ca
     assert (trt.seen.built, trt.seen.deserialised) == (0, [])
 
 
+def test_a_gpu_that_is_too_old_is_refused(bundle):
+    bundle.manifest["target"] |= {"capability": None, "least_capability": 89, "dtype": "fp8"}
+    library = Library(86)
+    refuse("computes in fp8, which needs sm_89 or newer, and the GPU here is sm_86", lambda: opened(bundle, library))
+
+
 def test_a_missing_plugin_is_refused(bundle):
     bundle.manifest["target"]["plugins"] = ["plugins/libscan.so"]
     refuse("needs the plugin plugins/libscan.so, which it does not hold", lambda: opened(bundle))

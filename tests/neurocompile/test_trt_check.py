@@ -100,8 +100,7 @@ def test_devices_and_versions():
 @pytest.mark.parametrize(
     ("text", "tensorrt", "message"),
     [
-        ("trt-int8", None, "is not built by this version"),
-        ("trt-fp8@sm90", None, "is not built by this version"),
+        ("trt-fp8@sm86", None, "sm_86 cannot compute in fp8, sm_89 was the first; export for trt-int8@sm86"),
         ("trt-bf16@sm75", None, "sm_75 cannot compute in bfloat16; export for trt-fp16@sm75"),
         ("trt-bf16@sm88", None, "no device 'sm88'"),
         ("trt-bf16@x86-64-v3", None, "no device 'x86-64-v3'"),

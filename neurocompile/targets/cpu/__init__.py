@@ -8,9 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from neurocompile.calibration import Calibration
 from neurocompile.graph_program import GraphProgram
 from neurocompile.lowering import LoopProgram, lower
 from neurocompile.lowering.jobs import delay, find_jobs
+from neurocompile.passes.compensate import compensate
+from neurocompile.passes.report import Change
 from neurocompile.targets import Artefact, Availability, StandIn, TargetSpec
 from neurocompile.targets.cpu.code.products import Shape
 from neurocompile.targets.cpu.code.program import program_code
@@ -37,12 +40,14 @@ PARTS = Path(__file__).with_name("csrc")
 SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 
 
-def build(program: GraphProgram, target: TargetSpec) -> Artefact:
+def build(program: GraphProgram, target: TargetSpec, calibration: Calibration | None = None) -> Artefact:
     """Generates and compiles the library.
 
     Args:
         program: The program after the passes.
         target: `cpu-fp32`, `cpu-bf16` or `cpu-int8` with any device.
+        calibration: Of the program, for `cpu-int8`: weights are then rounded so that results change least, otherwise
+            each to the nearest number.
 
     Returns:
         The library, its weights, the C source and header, and an example program; no library for device `source`.
@@ -57,6 +62,9 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
     shape = SOURCE_SHAPE if ships_source else shape_of(compiler, flags, target.dtype)
     form = FORMATS[target.dtype] if ships_source else format_of(target.dtype, macros)
     needs: dict[str, Any] = {} if ships_source else _needs(target.device, macros)
+    changes: list[Change] = []
+    if calibration:
+        program, changes = compensate(program, calibration)
     loops = lower(program)
     source, sealed = generate(program.spec, loops, shape, form, fixed_lanes=ships_source, smooth=target.smooth)
     name = f"libmodel.{'so' if needs.get('system') == 'Linux' else SUFFIX}"
@@ -69,6 +77,8 @@ def build(program: GraphProgram, target: TargetSpec) -> Artefact:
         "c/example.c": (PARTS / "example.c").read_bytes(),
     }
     report = _report(program, loops, form, tools, files)
+    if calibration:
+        report["calibration"] = {**calibration.report, "rounded": [f"[{c.stage}] {c.what}" for c in changes]}
     if target.smooth:
         report["delay_items"] = delay(program.spec, find_jobs(program.spec, loops))
     if ships_source:

@@ -17,8 +17,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from neurocompile.calibration import Calibration
+from neurocompile.eight_bits import choose as choose_products
+from neurocompile.eight_bits import told
 from neurocompile.graph_program import GraphProgram
-from neurocompile.rounding import autocast
+from neurocompile.rounding import autocast, eight_bit
 from neurocompile.targets import Artefact, Availability, TargetSpec
 from neurocompile.targets.trt import rtx
 from neurocompile.targets.trt.coverage import coverage, show
@@ -27,20 +30,26 @@ from neurocompile.targets.trt.plugged import AOT_FROM, choose, place
 from neurocompile.targets.trt.plugin_files import TWINS, Plugins, plugin_files
 from neurocompile.targets.trt.remains import remaining, scripts
 from neurocompile.targets.trt.stand_in import stand_in
-from neurocompile.targets.trt.versions import JETSON, capability, check_device, version_of
+from neurocompile.targets.trt.versions import JETSON, capability, check_device, least_capability, low_of, version_of
 from runtime.backends.tensorrt import obstacle
 from runtime.errors import InternalError
 
 ELSEWHERE = "engines are built where they run"
 
 
-def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], None] = lambda text: None) -> Artefact:
+def build(
+    program: GraphProgram,
+    target: TargetSpec,
+    announce: Callable[[str], None] = lambda text: None,
+    calibration: Calibration | None = None,
+) -> Artefact:
     """Types and checks the graphs.
 
     Args:
         program: The program after the passes.
-        target: `trt-fp32`, `trt-bf16` or `trt-fp16`.
+        target: `trt-fp32`, `trt-bf16`, `trt-fp16`, `trt-int8` or `trt-fp8`.
         announce: Is told the coverage table before anything is built.
+        calibration: Of the program, for `trt-int8` and `trt-fp8`.
 
     Returns:
         One graph per stage, and the scripts that build engines of them.
@@ -51,16 +60,21 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
     """
     version, chosen = version_of(target), choose(target)
     placed = place(program, target, chosen)
-    models, changes = typed_graphs(program, target.dtype, version)
+    low, eight = low_of(target), choose_products(program.graphs, calibration, target.dtype) if calibration else None
+    models, changes = typed_graphs(program, low, version, eight=eight)
     kept = frozenset((each.stage, each.node) for each in placed if each.plan)
     ours = {stage for stage, _ in kept}
     kind = chosen if ours else "none"
-    with_ops, typed_otherwise = typed_graphs(program, target.dtype, version, kept) if kept else ({}, [])
+    with_ops, typed_otherwise = typed_graphs(program, low, version, kept, eight) if kept else ({}, [])
     changes = [change for change in changes if change.stage not in ours]
     changes += [change for change in typed_otherwise if change.stage in ours]
     with_ops = {stage: model for stage, model in with_ops.items() if stage in ours}
     table = coverage(models | with_ops, placed)
     announce(show(table, str(target), version))
+    if eight:
+        announce(told(program.graphs, eight))
+    checked = tuple(number for number in rtx.CAPABILITIES if number >= (least_capability(target) or 0))
+    names = [f"sm_{number}" for number in checked]
     made = plugin_files(with_ops, placed, capability(target.device), kind) if ours else Plugins()
     files, graphs, plain = made.files | scripts(target, kind), {}, {}
     for stage, model in models.items():
@@ -72,9 +86,9 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
         table[stage]["bytes"] = len(files[graphs[stage]])
         table[stage]["checked"] = ["onnx checker"]
         if not rtx.obstacle():
-            table[stage]["rtx"] = rtx.check(stage, files[path])
+            table[stage]["rtx"] = rtx.check(stage, files[path], checked)
             what = f", of the native twin {path}" if stage in ours else ""
-            table[stage]["checked"].append(f"{rtx.tool()}: parsed and built for sm_86, sm_89, sm_120{what}")
+            table[stage]["checked"].append(f"{rtx.tool()}: parsed and built for {', '.join(names)}{what}")
     if rtx.obstacle():
         announce(f"not checked by TensorRT's parser: {rtx.obstacle()}")
     tensorrt = AOT_FROM.get(version, version) if kind == "aot" else version
@@ -84,20 +98,26 @@ def build(program: GraphProgram, target: TargetSpec, announce: Callable[[str], N
         "stages": table,
         "typed": [f"{change.rule} [{change.stage}] {change.what}" for change in changes],
         "parser_check": rtx.obstacle()
-        or f"{rtx.tool()} parsed and built every graph for sm_86, sm_89 and sm_120{twins}",
+        or f"{rtx.tool()} parsed and built every graph for {', '.join(names[:-1])} and {names[-1]}{twins}",
         "engines": "none built",
         **({"plugins": made.report} if ours else {}),
+        **({"calibration": calibration.report} if calibration else {}),
         "remaining": remaining(target, kind),
     }
     return Artefact(
         files,
         graphs,
         report,
-        needs={"tensorrt": tensorrt, "capability": capability(target.device), **made.needs},
+        needs={"tensorrt": tensorrt, "capability": capability(target.device), **_least(target), **made.needs},
         obstacle=ELSEWHERE,
         stand_in=stand_in(program.spec, plain, target.dtype, ours),
-        yardstick=partial(autocast, dtype=target.dtype),
+        yardstick=partial(eight_bit, dtype=target.dtype, low=low) if eight else partial(autocast, dtype=low),
     )
+
+
+def _least(target: TargetSpec) -> dict[str, int]:
+    least = least_capability(target)
+    return {"least_capability": least} if least and capability(target.device) is None else {}
 
 
 def refuse(target: TargetSpec) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from neurocompile.eight_bits import EightBits
 from neurocompile.graph_program import GraphProgram
 from neurocompile.passes.native import infer, native
+from neurocompile.passes.quantised import quantised
 from neurocompile.passes.report import Change
 from neurocompile.passes.typed import LOW, typed
 from neurocompile.targets.trt.gelu import expand_gelu
@@ -16,7 +18,11 @@ CONV_IN_BFLOAT16 = 22
 
 
 def typed_graphs(
-    program: GraphProgram, dtype: str, tensorrt: str, keep: frozenset[tuple[str, str]] = frozenset()
+    program: GraphProgram,
+    dtype: str,
+    tensorrt: str,
+    keep: frozenset[tuple[str, str]] = frozenset(),
+    eight: EightBits | None = None,
 ) -> tuple[dict[str, ir.Model], list[Change]]:
     """Lowers every graph of a program.
 
@@ -25,6 +31,7 @@ def typed_graphs(
         dtype: `fp32`, `bf16` or `fp16`.
         tensorrt: A key of `VERSIONS`.
         keep: Stages and op nodes in them that stay op nodes, for plugins.
+        eight: Products that take operands of 8 bits; `dtype` is then what the rest is computed in.
 
     Returns:
         Stage name -> graph, and what was rewritten.
@@ -38,6 +45,9 @@ def typed_graphs(
         changes += native(model, frozenset(node for of, node in keep if of == stage))
         if not version.gelu:
             expand_gelu(model)
+            infer(model)
+        if eight:
+            changes += quantised(stage, model, eight)
             infer(model)
         if dtype in LOW:
             wide = dtype == "bf16" and version.opset < CONV_IN_BFLOAT16

@@ -19,7 +19,7 @@ from neurocompile.passes.native import STATIC
 from neurocompile.targets.spec import TargetSpec
 from neurocompile.targets.trt.plugins.compiled import compile_plan, obstacle
 from neurocompile.targets.trt.plugins.series import Part, series
-from neurocompile.targets.trt.versions import capability, version_of
+from neurocompile.targets.trt.versions import capability, low_of, version_of
 from runtime.errors import InternalError, UserError
 from runtime.plugins.image import PluginImage
 from runtime.plugins.sizes import evaluate
@@ -108,7 +108,7 @@ def _placed(stage: str, node: ir.Node, target: TargetSpec, kind: str) -> Placed:
         raise InternalError(f"{name} of stage {stage!r} has operands of unknown shape")
     try:
         attributes = {key: attribute.value for key, attribute in node.attributes.items()}
-        plan = planner(node.op_type)([s for s in shapes if s], OPERAND[target.dtype], number, attributes)
+        plan = planner(node.op_type)([s for s in shapes if s], OPERAND[low_of(target)], number, attributes)
     except NoPluginError as why:
         return Placed(stage, name, node.op_type, reason=str(why))
     return Placed(stage, name, node.op_type, plan)

@@ -31,6 +31,7 @@ JETSON = {"jetson-orin": (87, "10.3"), "jetson-thor": (110, "10")}
 CAPABILITIES = (75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
 DEFAULT = "11"
 BFLOAT16_FROM = 80
+FP8_FROM = 89
 
 
 def capability(device: str) -> int | None:
@@ -63,9 +64,26 @@ def version_of(target: TargetSpec) -> str:
     return target.tensorrt
 
 
+def low_of(target: TargetSpec) -> str:
+    """The precision of what is neither float32 nor 8 bits: bf16 for 8-bit targets, fp16 where the GPU has no bf16."""
+    if target.dtype not in ("int8", "fp8"):
+        return target.dtype
+    number = capability(target.device)
+    return "fp16" if number is not None and number < BFLOAT16_FROM else "bf16"
+
+
+def least_capability(target: TargetSpec) -> int | None:
+    """The oldest GPU that computes in the target's precisions, `None` if any does."""
+    return FP8_FROM if target.dtype == "fp8" else BFLOAT16_FROM if low_of(target) == "bf16" else None
+
+
 def check_device(target: TargetSpec) -> None:
     """Raises `UserError` if the device does not exist or cannot compute in the target's precision."""
     version_of(target)
     number = capability(target.device)
+    if target.dtype == "fp8" and number is not None and number < FP8_FROM:
+        raise UserError(
+            f"sm_{number} cannot compute in fp8, sm_{FP8_FROM} was the first; export for trt-int8@{target.device}"
+        )
     if target.dtype == "bf16" and number is not None and number < BFLOAT16_FROM:
         raise UserError(f"sm_{number} cannot compute in bfloat16; export for trt-fp16@{target.device}")

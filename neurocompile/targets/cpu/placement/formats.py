@@ -86,7 +86,8 @@ def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         matrix: (K, N) float32.
 
     Returns:
-        (K, N) int8 and (N,) float32 scales, chosen among 24 clippings for the least squared error.
+        (K, N) int8 and (N,) float32 scales, chosen among 24 clippings for the least squared error; an output whose
+        weights lie on a grid already (pass *compensate*) keeps it.
     """
     largest = np.maximum(np.abs(matrix).max(0), np.finfo(np.float32).tiny)
     best, error = largest, np.full(matrix.shape[1], np.inf)
@@ -95,8 +96,30 @@ def quantise(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rounded = np.clip(np.round(matrix / scale), -LARGEST_WEIGHT, LARGEST_WEIGHT) * scale
         now = np.square(rounded - matrix).sum(0)
         best, error = np.where(now < error, scale, best), np.minimum(now, error)
+    given = grid_of(matrix)
+    best = np.where(given > 0, given, best)
     numbers = np.clip(np.round(matrix / best), -LARGEST_WEIGHT, LARGEST_WEIGHT)
     return numbers.astype(np.int8), best.astype(np.float32)
+
+
+def grid_of(matrix: np.ndarray) -> np.ndarray:
+    """(N,) float64 step of the 8-bit grid that an output's weights lie on, 0 where they lie on none.
+
+    The largest weight is a whole number of steps, at most 127; fewer than `COARSEST` would be no grid of 8 bits.
+    """
+    wide = matrix.astype(np.float64)
+    largest, found = np.abs(wide).max(0), np.zeros(matrix.shape[1])
+    for steps in range(COARSEST, LARGEST_WEIGHT + 1):
+        step = largest / steps
+        multiple = wide / np.where(step > 0, step, 1)
+        fits = (np.abs(multiple - np.round(multiple)) < ON_GRID).all(0) & (step > 0)
+        found = np.where(fits, step, found)
+    return found
+
+
+COARSEST = 64
+ON_GRID = 1e-4
+"""Steps by which a float32 multiple of a step may be off."""
 
 
 def _byte_pairs(block: np.ndarray) -> np.ndarray:

@@ -1,0 +1,89 @@
+"""`neurocompile export` for targets of 8 bits: calibrated on given or shipped recordings, and said so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from models.checkpoint import Checkpoint, save_checkpoint
+from models.event_ssm import EventSSM
+from neurocompile.targets.trt import rtx
+from runtime.bundle import open_bundle
+from runtime.front_ends import TokenDt
+from tests.export.conftest import CONFIG, SIDE
+
+STORED = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A network just wide enough for products of 8 bits."""
+    config = replace(CONFIG, d_model=16, d_ssm=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = EventSSM(config).eval()
+    front_end = TokenDt("linear", SIDE, SIDE, "previous", config.num_embeddings)
+    path = tmp_path_factory.mktemp("models") / "narrow.safetensors"
+    save_checkpoint(path, Checkpoint("event_ssm", model, config, front_end, ("a", "b", "c")))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["int8", pytest.param("fp8", marks=pytest.mark.slow)])
+def test_tensorrt(run, checkpoint, recording, tmp_path, dtype):
+    out = tmp_path / "made.neuro"
+    given = [recording(900, name=f"{name}.npz") for name in "ab"]
+    more = [text for path in given for text in ("--calibrate", path)]
+    answer = run("export", "--model", checkpoint, "--target", f"trt-{dtype}", "-o", out, "-i", recording(700), *more)
+    assert answer.code == 0, answer.err
+    assert "calibrated on 1800 events of 2 given recordings (a.npz, ...)" in answer.err
+    assert f"weighted products take operands in {dtype}; not:\n  readout: decoder/MatMul: 16 inputs and 3" in answer.err
+    assert f"; {dtype} torch itself " in answer.out
+    assert "drift     deviation after so many events: 1: " in answer.out
+    bundle = open_bundle(out)
+    bundle.verify_files()
+    build, parity = bundle.manifest["build"], bundle.parity
+    assert parity["status"].startswith("proxy: ONNX Runtime")
+    assert 0 < parity["step"]["worst_relative"] <= parity["bound"]
+    assert build["calibration"]["source"] == ["a.npz", "b.npz"]
+    assert any(f"in {dtype}" in line and "error on the recording" in line for line in build["typed"])
+    assert bundle.manifest["target"]["least_capability"] == (89 if dtype == "fp8" else 80)
+    precisions = build["stages"]["stage0.group"]["precision"]
+    assert precisions["MatMul"] == {dtype: precisions["QuantizeLinear"][dtype]}
+    assert set(build["stages"]["chunk"]["precision"]["Exp"]) == {"fp32"}
+    graphs = {stage: onnx.load_from_string(bundle.read(path)) for stage, path in bundle.manifest["graphs"].items()}
+    for stage in ("stage0.group", "chunk"):
+        kinds = [tensor.data_type for tensor in graphs[stage].graph.initializer if len(tensor.dims) == 2]
+        assert kinds.count(STORED[dtype]) >= 1
+    if not rtx.obstacle():
+        where = "sm_89, sm_120" if dtype == "fp8" else "sm_86, sm_89, sm_120"
+        assert all(f"parsed and built for {where}" in row["checked"][1] for row in build["stages"].values())
+
+
+def test_c_library(run, checkpoint, recording, tmp_path):
+    out = tmp_path / "made.neuro"
+    arguments = ("export", "--model", checkpoint, "--target", "cpu-int8", "-o", out, "-i", recording(700))
+    answer = run(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    calibration = json.loads(answer.out)["build"]["calibration"]
+    assert calibration["given"] is False
+    assert calibration["recordings"] == 10
+    assert 10_000 < calibration["events"] <= 20_000
+    assert len(calibration["rounded"]) == 2
+    for line in calibration["rounded"]:
+        before, after = (float(number) for number in line.rpartition("recording ")[2].split(" -> "))
+        assert after < before
+    assert np.isfinite(json.loads(answer.out)["parity"]["step"]["worst_relative"])
+
+
+def test_recordings_of_another_sensor_are_refused(run, refused, checkpoint, recording, tmp_path):
+    wide = recording(700, side=64, name="wide.npz")
+    arguments = ("export", "--model", checkpoint, "--target", "cpu-int8", "-o", tmp_path / "x.neuro", "--json")
+    refused(run(*arguments, "--calibrate", wide), "64 x 64", "34 x 34")
+    refused(run(*arguments, "--calibrate", tmp_path / "gone.npz"), "gone.npz")
+    assert not (tmp_path / "x.neuro").exists()
