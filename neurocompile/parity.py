@@ -81,7 +81,9 @@ def marks_for(events: int, period: int) -> np.ndarray:
 def window_ends(spec: ProgramSpec) -> list[int]:
     """Events after which the first `WINDOWS` windows are complete; none for programs whose items are events."""
     front = front_end(spec.front_end)
-    return [front.window + number * front.hop for number in range(WINDOWS)] if isinstance(front, Window) else []
+    if not isinstance(front, Window):
+        return []
+    return [front.events_at(spec.first_readout - 1 + number) for number in range(WINDOWS)]
 
 
 def shortest(spec: ProgramSpec) -> int:

@@ -22,7 +22,7 @@ def join(recordings: list[Recording]) -> Recording:
         events = recording.events
         if not len(events):
             continue
-        parts.append(Events(events.t - events.t[0] + now, events.x, events.y, events.p))
+        parts.append(replace(events, t=events.t - events.t[0] + now))
         now = int(parts[-1].t[-1]) + PAUSE
     first = without_folder(recordings[0])
     source = first.source
@@ -61,9 +61,14 @@ def fit_to_sensor(recording: Recording, front_end: FrontEnd) -> Recording:
         front_end: The model's front end.
 
     Returns:
-        The same recording if the sensors agree, otherwise a mapped one whose `source` says so.
+        The same recording if the sensors agree, otherwise a mapped one whose `source` says so; with intensities from 1
+        to 8 that the time stamps pick, where the model takes clusters.
     """
     width, height = front_end.width, front_end.height
+    if getattr(front_end, "intensity", False) and recording.events.intensity is None:
+        events = replace(recording.events, intensity=1 + recording.events.t // 3 % 8)
+        source = f"{recording.source}, with intensities of 1 to 8 made up"
+        recording = replace(recording, events=events, source=source)
     if (recording.width, recording.height) == (width, height):
         return recording
     old_width, old_height = recording.width or 1, recording.height or 1
@@ -74,7 +79,7 @@ def fit_to_sensor(recording: Recording, front_end: FrontEnd) -> Recording:
     else:
         x = _finer(events.x, events.t, old_width, width)
         y = _finer(events.y, events.t // 7, old_height, height)
-    mapped = Events(events.t, x, y, events.p)
+    mapped = replace(events, x=x, y=y)
     source = f"{recording.source}, mapped from {old_width} x {old_height} to {width} x {height}"
     return Recording(mapped, width, height, recording.tick_us, source, recording.format)
 

@@ -11,6 +11,7 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.events import Recording
 from runtime.session import Session
+from runtime.trace import push_singly
 
 ROWS = 20
 
@@ -106,9 +107,7 @@ def answers(session: Session, recording: Recording, every: Interval | None) -> I
     events, done = recording.events, 0
     session.reset()
     for mark, time_ms in _marks(recording, every):
-        columns = (getattr(events, name)[done:mark].tolist() for name in "txyp")
-        for t, x, y, p in zip(*columns, strict=True):
-            session.push_event(t, x, y, p)
+        push_singly(session, events[done:mark])
         done = mark
         if done == len(events):
             session.settle()

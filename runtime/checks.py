@@ -145,8 +145,8 @@ class _Relay(Session):
         self._now, self._other = self._other, self._now
         return self._now.push(events)
 
-    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
-        return self._now.push_event(t, x, y, p)
+    def push_event(self, t: int, x: int, y: int, p: bool, intensity: float | None = None) -> int:
+        return self._now.push_event(t, x, y, p, intensity)
 
     def settle(self) -> None:
         self._now.settle()

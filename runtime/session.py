@@ -47,8 +47,8 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
-        """`push` for a single event, without building arrays."""
+    def push_event(self, t: int, x: int, y: int, p: bool, intensity: float | None = None) -> int:
+        """`push` for a single event, without building arrays; `intensity` where it is a cluster of events."""
 
     @abstractmethod
     def readout(self) -> np.ndarray:
@@ -154,9 +154,9 @@ class ScheduledSession(Session):
                     self._step(values)
         return total
 
-    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
+    def push_event(self, t: int, x: int, y: int, p: bool, intensity: float | None = None) -> int:
         """See `Session.push_event`."""
-        item = self._front_end.push_event(t, x, y, p)
+        item = self._front_end.push_event(t, x, y, p, intensity)
         if item is None:
             return 0
         self._step(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Trace:
         """The trace as an `.npz` archive."""
         buffer = io.BytesIO()
         columns = {f"events/{name}": getattr(self.events, name) for name in "txyp"}
+        if self.events.intensity is not None:
+            columns["events/intensity"] = self.events.intensity
         states = {f"states/{name}": value for name, value in self.states.items()}
         np.savez_compressed(
             buffer,
@@ -59,8 +61,9 @@ class Trace:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                weight = file["events/intensity"] if "events/intensity" in file.files else None
                 return cls(
-                    events=Events(*(file[f"events/{name}"] for name in "txyp")),
+                    events=replace(Events(*(file[f"events/{name}"] for name in "txyp")), intensity=weight),
                     tick_us=float(file["tick_us"]),
                     marks=file["marks"],
                     readouts=file["readouts"],
@@ -137,9 +140,11 @@ def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = No
 
 def push_singly(session: Session, events: Events) -> None:
     """Pushes event by event, as a live stream would."""
-    columns = (events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist())
-    for t, x, y, p in zip(*columns, strict=True):
-        session.push_event(t, x, y, p)
+    columns = [events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist()]
+    if events.intensity is not None:
+        columns.append(events.intensity.tolist())
+    for row in zip(*columns, strict=True):
+        session.push_event(*row)
 
 
 def worst(deviations: list[Deviation], what: str | None = None) -> Deviation:

@@ -42,7 +42,7 @@ class Preset:
 
 def window(config: Event2VecConfig, events: int) -> Window:
     """The front end of a network over windows of `events` events."""
-    return Window(config.width, config.height, events, max(1, events // HOPS))
+    return Window(config.width, config.height, events, max(1, events // HOPS), intensity=config.intensity)
 
 
 def _presets() -> dict[str, Preset]:

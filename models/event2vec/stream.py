@@ -37,12 +37,14 @@ class WindowStage(nn.Module):
         self.config = model.config
         self.embed_net, self.tpe, self.backbone_net = model.embed_net, model.tpe, model.backbone_net
 
-    def forward(self, token: Tensor, time: Tensor) -> tuple[Tensor]:
-        """(N,) tokens, (N,) ticks -> (d,)."""
+    def forward(self, token: Tensor, time: Tensor, intensity: Tensor | None = None) -> tuple[Tensor]:
+        """(N,) tokens, (N,) ticks, (N,) intensities of a network for clusters -> (d,)."""
         place = self.embed_net(self.points(token))
         since = (time - time[:1]).to(place.dtype)
         # Times do not decrease, so the last is the largest.
         tokens = place[None] + self.tpe(gaps(since / since[-1:])[None])
+        if intensity is not None:
+            tokens = tokens * intensity[:, None]
         features, _ = encode(self.backbone_net, tokens)
         return (mean(features)[0],)
 
@@ -78,13 +80,14 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
         The program; its modules are the network's own.
 
     Raises:
-        UserError: If the network was trained on clusters, or window or sensor do not fit it.
+        UserError: If window or sensor do not fit it, or one of both is for clusters and the other for single events.
     """
     config = model.config
-    if config.intensity:
+    if front_end.intensity != config.intensity:
+        kinds = {True: "clusters with intensities", False: "single events"}
         raise UserError(
-            "this Event2Vec was trained on clusters of events weighted by their size, which no stream of events "
-            "delivers; export a network that was trained on events, such as dvs_lip_random_sampling"
+            f"the network takes {kinds[config.intensity]}, but its front end {kinds[front_end.intensity]}; "
+            f"set intensity of the front end to {str(config.intensity).lower()}"
         )
     if front_end.window % config.total_downsampling:
         raise UserError(
@@ -97,13 +100,16 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
             f"front end has 2 and {front_end.width} x {front_end.height}; give the sensor it was trained with"
         )
     width = config.d_model
+    what = "clusters" if config.intensity else "events"
+    if front_end.every > 1:
+        what += f" of those that are taken, one of {front_end.every}"
     spec = ProgramSpec(
         family="event2vec",
         front_end=front_end.to_json(),
         items=front_end.items,
         states=(StateSpec(POOLED, "float32", (width,)),),
         stages=(
-            StageSpec("window", Trigger(), ("token", "time"), writes=(POOLED,)),
+            StageSpec("window", Trigger(), tuple(item.name for item in front_end.items), writes=(POOLED,)),
             StageSpec(
                 "readout",
                 Trigger(REQUEST),
@@ -114,7 +120,7 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
         ),
         labels=labels,
         notes={
-            "window": f"the last {front_end.window} events, every {front_end.hop} events; equal to the network on them",
+            "window": f"the last {front_end.window} {what}, every {front_end.hop}; equal to the network on them",
             "padding": "none: the published network without padding",
         },
     )
@@ -127,7 +133,7 @@ def offline(model: Event2Vec, items: Mapping[str, np.ndarray]) -> np.ndarray:
 
     Args:
         model: The network.
-        items: `token` and `time`, (K, N) each.
+        items: `token`, `time` and where the network takes it `intensity`, (K, N) each.
 
     Returns:
         (C,) float64 logits.
@@ -136,5 +142,8 @@ def offline(model: Event2Vec, items: Mapping[str, np.ndarray]) -> np.ndarray:
     config = model.config
     p, y, x = np.unravel_index(items["token"][-1:], (config.polarities, config.height, config.width))
     columns = [torch.from_numpy(np.ascontiguousarray(value)) for value in (p, y, x, items["time"][-1:])]
+    columns.append(torch.ones_like(columns[0], dtype=torch.bool))
+    if config.intensity:
+        columns.append(torch.from_numpy(np.ascontiguousarray(items["intensity"][-1:])))
     with torch.inference_mode():
-        return double(*columns, torch.ones_like(columns[0], dtype=torch.bool))[0].numpy()
+        return double(*columns)[0].numpy()

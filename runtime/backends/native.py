@@ -15,7 +15,7 @@ from runtime.bundle import Bundle
 from runtime.errors import InternalError, UserError
 from runtime.events.container import Events
 from runtime.front_ends import front_end
-from runtime.front_ends.token_dt import LATEST
+from runtime.front_ends.limits import LATEST, refuse_intensity
 from runtime.program import ProgramSpec
 from runtime.schedule import counts
 from runtime.session import Session
@@ -98,6 +98,9 @@ class NativeModel:
             self.library = ctypes.CDLL(str(library.resolve()))
             for name, arguments in _SIGNATURES.items():
                 getattr(self.library, name).argtypes = arguments
+            for name, arguments in native_window.CLUSTERS.items() if native_window.has_intensity(spec) else ():
+                getattr(self.library, name).argtypes = arguments
+                getattr(self.library, name).restype = ctypes.c_int64
         except (OSError, AttributeError) as error:
             raise UserError(f"{library} cannot be loaded on this machine ({error}); export for this machine") from error
         self.library.nc_push_many.restype = self.library.nc_push_singly.restype = ctypes.c_int64
@@ -151,6 +154,7 @@ class NativeSession(Session):
         self._model, self._tick_us = model, tick_us
         self._handle = ctypes.c_void_p()
         model.check(model.library.nc_session_open(model.handle, tick_us, ctypes.byref(self._handle)), "session")
+        self._weighted = native_window.has_intensity(spec)
         self._push = model.library.nc_push
         self._push_all = model.library.nc_push_many if use_chunk else model.library.nc_push_singly
         self._numbers = {state.name: number for number, state in enumerate(spec.states)}
@@ -174,14 +178,22 @@ class NativeSession(Session):
         kinds = ((events.t, np.int64), (events.x, np.uint16), (events.y, np.uint16), (events.p, np.bool_))
         columns = [np.ascontiguousarray(column, kind) for column, kind in kinds]
         pointers = [column.ctypes.data for column in columns]
-        made = self._push_all(self._handle, len(events), *pointers)
+        if events.intensity is None:
+            made = self._push_all(self._handle, len(events), *pointers)
+        elif self._weighted:
+            weights = events.intensity.ctypes.data
+            made = self._model.library.nc_push_clusters(self._handle, len(events), *pointers, weights)
+        else:
+            refuse_intensity()
         if made in REFUSED:
             self._front_end().push(events)
         self._check(made)
         return made
 
-    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
+    def push_event(self, t: int, x: int, y: int, p: bool, intensity: float | None = None) -> int:
         """See `Session.push_event`."""
+        if intensity is not None:
+            return self.push(Events([t], [x], [y], [p], [intensity]))  # type: ignore[arg-type]
         # ctypes cuts numbers down to the C types without a word.
         if not (0 <= x < NARROW and 0 <= y < NARROW and -LATEST <= t <= LATEST):
             self._front_end().push_event(t, x, y, p)
@@ -216,7 +228,9 @@ class NativeSession(Session):
         self.settle()
         now = self._position()
         if native_window.is_window(self.spec):
-            front: dict[str, Any] = {"events": now.events, **self._window(native_window.NEWEST, now.events)}
+            taken = now.events // int(self.spec.front_end.get("every", 1))
+            front: dict[str, Any] = {"events": now.events, "last": now.last}
+            front |= self._window(native_window.NEWEST, taken)
             values: dict[str, Any] = self._window(native_window.LAST, self.spec.items[0].shape[0])
         else:
             front = {"events": now.events, "last": now.last, "pending": now.pending, "elapsed": now.elapsed}
@@ -241,8 +255,7 @@ class NativeSession(Session):
                 and (not window or native_window.fits(self.spec, snapshot))
             )
             if window:
-                last = int(front["time"][-1]) if len(front["time"]) else 0
-                position = _Position(int(front["events"]), last, 0, items)
+                position = _Position(int(front["events"]), int(front["last"]), 0, items)
             else:
                 position = _Position(
                     int(front["events"]),
@@ -260,15 +273,15 @@ class NativeSession(Session):
         if not fits or library.nc_set_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)) < 0:
             raise UserError("this snapshot was taken of another program; restore it into a session of the same bundle")
         if window:
-            self._check(native_window.write(library, self._handle, native_window.NEWEST, front))
-            self._check(native_window.write(library, self._handle, native_window.LAST, values))
+            self._check(native_window.write(library, self._handle, native_window.NEWEST, front, self._weighted))
+            self._check(native_window.write(library, self._handle, native_window.LAST, values, self._weighted))
         for name, value in snapshot["states"].items():
             data = np.ascontiguousarray(value)
             self._check(library.nc_set_state(self._handle, self._numbers[name], data.ctypes.data, data.nbytes))
 
     def _window(self, part: int, events: int) -> dict[str, Any]:
         count = min(events, self.spec.items[0].shape[0])
-        code, columns = native_window.read(self._model.library, self._handle, part, count)
+        code, columns = native_window.read(self._model.library, self._handle, part, count, self._weighted)
         self._check(code)
         return columns
 

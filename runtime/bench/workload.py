@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any
 
@@ -64,7 +64,7 @@ def _join(recordings: Iterable[Recording]) -> Events:
     for recording in recordings:
         events = recording.events
         if len(events):
-            parts.append(Events(events.t - events.t[0] + now, events.x, events.y, events.p))
+            parts.append(replace(events, t=events.t - events.t[0] + now))
             now = int(parts[-1].t[-1]) + PAUSE
     return Events.concatenate(parts)
 

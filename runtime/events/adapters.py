@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.events.container import Events, Recording
+from runtime.events.container import Recording
 
 LARGEST = 1 << 16
 
@@ -54,7 +54,7 @@ def roi(recording: Recording, x: int, y: int, width: int, height: int) -> tuple[
     events = recording.events
     keep = (events.x >= x) & (events.x < x + width) & (events.y >= y) & (events.y < y + height)
     inside = events[keep]
-    moved = Events(inside.t, inside.x - np.uint16(x), inside.y - np.uint16(y), inside.p)
+    moved = replace(inside, x=inside.x - np.uint16(x), y=inside.y - np.uint16(y))
     record = {"adapter": "roi", "x": x, "y": y, "width": width, "height": height}
     counts = {"kept": len(moved), "dropped": len(events) - len(moved)}
     return replace(recording, events=moved, width=width, height=height), record | counts
@@ -90,7 +90,7 @@ def resize(recording: Recording, width: int, height: int) -> tuple[Recording, di
     y = (2 * events.y.astype(np.int64) + 1) * height // (2 * recording.height)
     before = {"from_width": recording.width, "from_height": recording.height}
     record = {"adapter": "resize", **before, "width": width, "height": height}
-    return replace(recording, events=Events(events.t, x, y, events.p), width=width, height=height), record
+    return replace(recording, events=replace(events, x=x, y=y), width=width, height=height), record
 
 
 def parse_roi(text: str) -> tuple[int, int, int, int]:

@@ -47,6 +47,8 @@ def write_recording(path: str | Path, recording: Recording) -> None:
 def _npz(recording: Recording) -> bytes:
     events = recording.events
     arrays: dict[str, Any] = {name: getattr(events, name) for name in "txyp"}
+    if events.intensity is not None:
+        arrays["intensity"] = events.intensity
     arrays["tick_us"] = np.array(recording.tick_us, np.float64)
     for name, side in (("width", recording.width), ("height", recording.height)):
         if side is not None:
@@ -58,6 +60,8 @@ def _npz(recording: Recording) -> bytes:
 
 def _bin(path: Path, recording: Recording) -> bytes:
     t, x, y, p = (getattr(recording.events, name) for name in "txyp")
+    if recording.events.intensity is not None:
+        raise UserError(f"{path}: N-MNIST files hold single events, the recording has intensities; use .npz")
     limit = 1 << nmnist.TIME_BITS
     if recording.tick_us != 1:
         raise UserError(

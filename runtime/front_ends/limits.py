@@ -60,3 +60,15 @@ def refuse(t: int, x: int, y: int, width: int, height: int, number: int, before:
         f"event {number} at t={t} is earlier than the event before it at t={before}; "
         "sort the recording by time first, or reset the session between recordings"
     )
+
+
+def refuse_intensity() -> NoReturn:
+    """Says that a model of single events takes no clusters.
+
+    Raises:
+        UserError: Always.
+    """
+    raise UserError(
+        "these events have intensities, as clusters have, but the model was trained on single events; "
+        "give it the events that the clusters were made from"
+    )

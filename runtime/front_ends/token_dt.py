@@ -19,7 +19,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.events.container import Events
-from runtime.front_ends.limits import LATEST, check_events, refuse
+from runtime.front_ends.limits import LATEST, check_events, refuse, refuse_intensity
 from runtime.program import TensorSpec
 
 RULES = ("channel", "product", "linear")
@@ -138,6 +138,8 @@ class TokenDtStream:
         Raises:
             UserError: If an event lies outside the sensor, goes back in time or has a token the model does not know.
         """
+        if events.intensity is not None:
+            refuse_intensity()
         if not len(events):
             return {"token": np.empty(0, np.int64), "dt": np.empty(0, np.float32), "elapsed": np.empty(0, np.float64)}
         token = self._check(events)
@@ -160,7 +162,9 @@ class TokenDtStream:
         self._pending, self._elapsed = pending, float(elapsed[-1])
         return {"token": token, "dt": dt, "elapsed": elapsed[1:]}
 
-    def push_event(self, t: int, x: int, y: int, p: bool) -> tuple[int, float, float] | None:
+    def push_event(
+        self, t: int, x: int, y: int, p: bool, intensity: float | None = None
+    ) -> tuple[int, float, float] | None:
         """The fast path of `push` for one event.
 
         Args:
@@ -168,6 +172,7 @@ class TokenDtStream:
             x: Column or channel.
             y: Row or ear.
             p: Polarity.
+            intensity: Must not be given: items are single events.
 
         Returns:
             (token, dt, elapsed) of the item that became complete, or `None` while it waits for the next event.
@@ -175,6 +180,8 @@ class TokenDtStream:
         Raises:
             UserError: As `push`.
         """
+        if intensity is not None:
+            refuse_intensity()
         # Scalars of NumPy's narrow types would wrap in the products below.
         spec, t, x, y = self.spec, int(t), int(x), int(y)
         if not (0 <= x < spec.width and 0 <= y < spec.height and -LATEST <= t <= LATEST):

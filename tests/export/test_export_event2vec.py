@@ -46,7 +46,6 @@ def test_a_checkpoint_of_other_shapes_becomes_a_proved_bundle(run, golden, folde
     "name, options, words",
     [
         ("tiny_ssl", {"P": 2, "H": 16, "W": 16}, "no event-by-event form"),
-        ("tiny_intensity", {"P": 2, "H": 16, "W": 16, "intensity": True}, "trained on clusters of events"),
         ("tiny_pool", {"P": 2, "H": 16, "W": 16, "window": 66}, "66 events cannot be halved 2 times"),
     ],
 )

@@ -159,3 +159,63 @@ def test_the_declaration_survives_a_manifest():
 def test_long_streams_move_their_ring_without_a_trace():
     spec, events = Window(7, 5, 4, 3), spaced(make_events(5000))
     assert singly(spec.open(), events) == slow_windows(spec, events)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("window, hop, every", [(6, 4, 3), (5, 1, 2), (2, 7, 5)])
+def test_one_event_of_several_is_taken(window, hop, every, seed):
+    spec, events = Window(7, 5, window, hop, every), spaced(make_events(211, seed))
+    taken = events[every - 1 :: every]
+    expected = slow_windows(Window(7, 5, window, hop), taken)
+    assert len(expected) > 2
+    assert as_list(spec.open().push(events)) == expected
+    assert singly(spec.open(), events) == expected
+    rng, stream, found, done = np.random.default_rng(seed), spec.open(), [], 0
+    while done < len(events):
+        piece = events[done : done + int(rng.integers(0, 20))]
+        found += singly(stream, piece) if rng.random() < 0.3 else as_list(stream.push(piece))
+        stream, old = spec.open(), stream.snapshot()
+        stream.restore(old)
+        done += len(piece)
+    assert found == expected
+    assert [spec.events_at(k) for k in range(3)] == [(window + k * hop) * every for k in range(3)]
+
+
+def test_events_that_are_not_taken_still_let_time_pass():
+    stream = Window(7, 5, 2, 1, every=3).open()
+    stream.push(Events([5, 9], [0, 0], [0, 0], [0, 0]))
+    with pytest.raises(UserError, match="t=8 is earlier than the event before it at t=9"):
+        stream.push_event(8, 0, 0, False)
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_intensities_come_with_their_events(bulk):
+    spec = Window(7, 5, 6, 4, every=2, intensity=True)
+    events = spaced(make_events(60))
+    weights = np.arange(60, dtype=np.float32)
+    events = Events(events.t, events.x, events.y, events.p, weights)
+    if bulk:
+        stream = spec.open()
+        found = [row.tolist() for part in (events[:31], events[31:]) for row in stream.push(part)["intensity"]]
+    else:
+        stream, rows = spec.open(), zip(*(getattr(events, n).tolist() for n in [*"txyp", "intensity"]), strict=True)
+        found = [item[2].tolist() for row in rows if (item := stream.push_event(*row)) is not None]
+    taken = weights[1::2].tolist()
+    assert found == [taken[n - 6 : n] for n in range(6, 31, 4)]
+    assert stream.snapshot()["intensity"].tolist() == taken[-6:]
+
+
+def test_what_is_usual_is_not_declared():
+    assert Window(7, 5, 6, 4).to_json() == {"width": 7, "height": 5, "window": 6, "hop": 4, "kind": "window"}
+    spec = Window(7, 5, 6, 4, every=2, intensity=True, scaled=False)
+    assert front_end(spec.to_json()) == spec
+    with pytest.raises(UserError, match="whole every of at least 1, not 0"):
+        Window(7, 5, 6, 4, every=0)
+    with pytest.raises(UserError, match="intensity is 1, it must be true or false"):
+        Window(7, 5, 6, 4, intensity=1)
+
+
+def test_models_without_a_scale_take_windows_of_one_time():
+    stream = Window(7, 5, 3, 1, scaled=False).open()
+    assert len(stream.push(Events([4] * 4, *[[0] * 4] * 3))["time"]) == 2
+    assert stream.push_event(4, 0, 0, True)[1].tolist() == [4, 4, 4]

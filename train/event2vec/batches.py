@@ -25,11 +25,13 @@ class Drawing:
         window: Events per sample.
         sampler: See `train.event2vec.points.draw`.
         repeats: Samples per recording and epoch.
+        every: Of `run` and `last`, one event of so many is taken.
     """
 
     window: int
     sampler: str
     repeats: int = 1
+    every: int = 1
 
 
 class SampleBatches(Dataset):
@@ -94,4 +96,4 @@ class SampleBatches(Dataset):
         recording = self.source[place]
         if self.augment is not None and isinstance(recording, Columns):
             recording = self.augment(recording, rng, *self.size)
-        return draw(Points.of(recording), self.drawing.window, self.drawing.sampler, rng)
+        return draw(Points.of(recording), self.drawing.window, self.drawing.sampler, rng, self.drawing.every)

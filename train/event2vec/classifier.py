@@ -125,6 +125,12 @@ def check_data(config: Event2VecConfig, data: Any) -> None:
             raise UserError(
                 f"model.network.{name} is {getattr(config, name)}, but the data have {wanted}; set it to {wanted}"
             )
+    if config.intensity != data.front_end.intensity:
+        raise UserError(
+            f"model.network.intensity is {str(config.intensity).lower()}, but the data hold "
+            f"{'clusters with intensities' if data.front_end.intensity else 'single events'}; "
+            f"set it to {str(data.front_end.intensity).lower()}"
+        )
     if data.front_end.window % config.total_downsampling:
         raise UserError(
             f"data.window {data.front_end.window} cannot be halved {len(config.encoders)} times by pooling; "

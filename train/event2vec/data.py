@@ -22,6 +22,8 @@ class WindowData(LabelledData):
         root: Folder or archive.
         window: Events per sample, and per window of the deployed model.
         hop: Events between two answers of the deployed model; by default a sixteenth of the window.
+        every: One event of so many goes into the windows of the deployed model, and into samples of `run` and `last`;
+            `window` and `hop` count those.
         sampler: How training samples are drawn, see `train.event2vec.points.draw`.
         eval_sampler: How others are drawn; by default as in training.
         train_repeats: Training samples per recording and epoch.
@@ -63,6 +65,7 @@ class WindowData(LabelledData):
         split_seed: int = 1234,
         seed: int | None = None,
         num_workers: int = 0,
+        every: int = 1,
     ) -> None:
         super().__init__(
             root, batch_size, eval_batch_size, validation_fraction, validate_on_test, split_seed, seed, num_workers
@@ -76,7 +79,7 @@ class WindowData(LabelledData):
         self.train_repeats, self.val_repeats, self.augment = train_repeats, val_repeats, augment
         self.transforms = _policy(transforms, policy)
         self.eval_transforms = _policy(eval_transforms, "Sequential")
-        self.front_end = Window(self.width, self.height, window, hop or max(1, window // HOPS))
+        self.front_end = Window(self.width, self.height, window, hop or max(1, window // HOPS), every)
 
     def _batches(self, source: Source, split: str) -> SampleBatches:
         training = split == "train"
@@ -84,7 +87,7 @@ class WindowData(LabelledData):
         sampler = self.sampler if training else self.eval_sampler
         return SampleBatches(
             source,
-            Drawing(self.front_end.window, sampler, repeats),
+            Drawing(self.front_end.window, sampler, repeats, self.front_end.every),
             (self.width, self.height),
             len(self.labels),
             self.augment if training else None,

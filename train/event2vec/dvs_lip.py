@@ -6,6 +6,7 @@ kmeans_N/{train,test}/WORD/NAME.npy.npz       N clusters a clip, as `python -m t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class DVSLipWindows(WindowData):
 
     def __init__(self, root: str = "data", window: int = 1024, clusters: bool = False, **options: Any) -> None:
         super().__init__(root, window, **options)
+        self.front_end = replace(self.front_end, intensity=clusters)
         self.clusters = clusters
         self._labels = tuple(str(number) for number in range(CLASSES))
 

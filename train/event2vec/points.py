@@ -43,31 +43,37 @@ class Points:
         return cls(recording.t, recording.x, recording.y, recording.p)
 
 
-SAMPLERS = ("random_sample", "span", "last", "none")
+SAMPLERS = ("random_sample", "span", "run", "last", "none")
 
 
-def draw(points: Points, count: int, sampler: str, rng: np.random.Generator) -> Points:
-    """Takes the events of one sample; recordings of no more than `count` events are taken whole.
+def draw(points: Points, count: int, sampler: str, rng: np.random.Generator, every: int = 1) -> Points:
+    """Takes the events of one sample; recordings that have no more than a sample needs are taken as they are.
 
     Args:
         points: The recording.
         count: Events per sample.
         sampler: `random_sample`: any of them, as published; `span`: any of a random run of `count` to all events;
-            `last`: the last ones, what a deployed window holds when the recording ends; `none`: all.
+            `run`: neighbouring events, what a deployed window holds at a random moment; `last`: the same when the
+            recording ends; `none`: all.
         rng: Source of randomness.
+        every: Of `run` and `last`: every so many events one is taken, as `Window.every`.
 
     Returns:
         The events, in their order, times from 0 on.
     """
+    if sampler in ("run", "last") and every > 1:
+        # Of a whole recording a stream takes the events number every, 2 every, ..
+        points = points[(every - 1 if sampler == "last" else int(rng.integers(every))) :: every]
     total = len(points)
     if sampler != "none" and total > count:
-        begin, length = 0, total
-        if sampler == "span":
-            length = int(rng.integers(count, total + 1))
-            begin = int(rng.integers(0, total - length + 1))
-        if sampler == "last":
-            points = points[total - count :]
+        if sampler in ("run", "last"):
+            begin = total - count if sampler == "last" else int(rng.integers(total - count + 1))
+            points = points[begin : begin + count]
         else:
+            begin, length = 0, total
+            if sampler == "span":
+                length = int(rng.integers(count, total + 1))
+                begin = int(rng.integers(0, total - length + 1))
             points = points[begin + np.sort(rng.choice(length, count, replace=False, shuffle=False))]
     if not len(points):
         return points

@@ -37,6 +37,7 @@ from runtime.errors import UserError
 from runtime.program import ProgramSpec
 
 PARTS = Path(__file__).with_name("csrc")
+INCLUDE = '#include "neurocompile.h"\n'
 SUFFIX = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
 
 
@@ -74,6 +75,7 @@ def build(program: GraphProgram, target: TargetSpec, calibration: Calibration | 
         "model.weights": sealed,
         "c/model.c": source.encode(),
         "c/neurocompile.h": (PARTS / "neurocompile.h").read_bytes(),
+        **({"c/clusters.h": (PARTS / "clusters.h").read_bytes()} if _clusters(program.spec) else {}),
         "c/example.c": (PARTS / "example.c").read_bytes(),
     }
     report = _report(program, loops, form, tools, files)
@@ -137,8 +139,14 @@ def generate(
         body,
         (PARTS / "session.c").read_text(),
         (PARTS / f"{spec.front_end['kind']}.c").read_text(),
+        *((PARTS / f"clusters.{part}").read_text().replace(INCLUDE, "") for part in "hc" if _clusters(spec)),
     ]
     return "\n".join(parts), weights.sealed(who)
+
+
+def _clusters(spec: ProgramSpec) -> bool:
+    """Whether events have intensities."""
+    return bool(spec.front_end.get("intensity"))
 
 
 def compile_library(source: str, compiler: Compiler, flags: tuple[str, ...], name: str = f"libmodel.{SUFFIX}") -> bytes:

@@ -1,4 +1,9 @@
-"""From named columns to a recording: which names mean what, and what values they may hold."""
+"""From named columns to a recording: which names mean what, and what values they may hold.
+
+Columns with an `intensity` are clusters of events: centres, so their x and y may be fractions, which count as the
+nearest pixel (ties to even, as the published program rounds them), and so may t, which becomes whole billionths of its
+unit.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from runtime.errors import UserError
 from runtime.events.container import Events, Recording
 from runtime.events.formats.format import File
 
@@ -14,7 +20,10 @@ ALIASES = {
     "x": ("x", "xs", "units", "channel"),
     "y": ("y", "ys"),
     "p": ("p", "ps", "pol", "polarity", "on"),
+    "intensity": ("intensity",),
 }
+FINE = 10**9
+"""Ticks in a unit of fractional times."""
 
 
 def recording_of(
@@ -41,11 +50,17 @@ def recording_of(
     length = columns["t"].shape
     for name in "yp":
         columns.setdefault(name, np.zeros(length, np.uint8) if name == "y" else np.ones(length, np.uint8))
-    for name, array in columns.items():
+    weight, tick_us = columns.pop("intensity", None), 1.0
+    for name, array in {**columns, **({} if weight is None else {"intensity": weight})}.items():
         if array.ndim != 1 or array.shape != length:
             raise file.error(
                 f"column {name} has shape {array.shape}, but t has {length}; all must be one-dimensional and equal"
             )
+        if name == "intensity":
+            continue
+        if weight is not None and array.dtype.kind == "f" and name != "p":
+            array, fine = _centres(file, name, array)
+            tick_us = 1 / 1000 if fine else tick_us
         columns[name] = _whole(file, name, array)
     for name in "xy":
         if len(columns[name]) and not (columns[name].min() >= 0 and columns[name].max() < 1 << 16):
@@ -60,9 +75,25 @@ def recording_of(
         if not 0 < value < 1 << 32 or (name != "tick_us" and value != int(value)):
             raise file.error(f"{name} must be one positive number")
         values[name] = value
-    events = Events(columns["t"], columns["x"], columns["y"], columns["p"] > 0)
+    try:
+        events = Events(columns["t"], columns["x"], columns["y"], columns["p"] > 0, weight)
+    except UserError as error:
+        raise file.error(str(error)) from None
     width, height = (int(values[name]) if name in values else None for name in ("width", "height"))
-    return Recording(events, width, height, values.get("tick_us", 1.0))
+    return Recording(events, width, height, values.get("tick_us", tick_us))
+
+
+def _centres(file: File, name: str, array: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Centres of clusters as whole numbers, and whether these are fine ticks."""
+    if not np.isfinite(array).all():
+        raise file.error(f"column {name} holds numbers that are none; make the clusters again")
+    if name != "t":
+        return np.rint(array), False
+    if (array == np.rint(array)).all():
+        return array, False
+    if np.abs(array).max() * FINE >= 1 << 62:
+        raise file.error("column t holds fractions beside numbers that are too large for them; divide it by its last")
+    return np.rint(array * FINE).astype(np.int64), True
 
 
 def _whole(file: File, name: str, array: np.ndarray) -> np.ndarray:

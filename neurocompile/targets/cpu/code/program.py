@@ -89,7 +89,15 @@ def _token_dt(front: Mapping[str, Any]) -> dict[str, Any]:
 
 def _window(front: Mapping[str, Any]) -> dict[str, Any]:
     vocabulary = 2 * front["width"] * front["height"]
-    return {"RULE": RULES["linear"], "VOCABULARY": vocabulary, "WINDOW": front["window"], "HOP": front["hop"]}
+    return {
+        "RULE": RULES["linear"],
+        "VOCABULARY": vocabulary,
+        "WINDOW": front["window"],
+        "HOP": front["hop"],
+        "EVERY": front.get("every", 1),
+        "SCALED": int(front.get("scaled", True)),
+        "INTENSITY": int(front.get("intensity", False)),
+    }
 
 
 FRONT_ENDS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"token_dt": _token_dt, "window": _window}
@@ -125,8 +133,9 @@ def _stream(spec: ProgramSpec, program: LoopProgram, more: list[str]) -> list[st
     lines = []
     if spec.front_end["kind"] == "window":
         columns = "token[NC_WINDOW], time[NC_WINDOW], item_token[NC_WINDOW], item_time[NC_WINDOW]"
+        weights = " float intensity[NC_WINDOW], item_intensity[NC_WINDOW];" if spec.front_end.get("intensity") else ""
         lines += ["/* The ring of the newest events, and the last window. */"]
-        lines += [f"typedef struct {{ int64_t {columns}; }} nc_window;", ""]
+        lines += [f"typedef struct {{ int64_t {columns};{weights} }} nc_window;", ""]
     lines += ["/* Everything that a stream remembers. */", "typedef struct {", "    nc_position position;"]
     lines += ["    nc_window window;"] if spec.front_end["kind"] == "window" else []
     lines.append("    uint64_t fired[NC_SOURCES];")

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "neurocompile.h"
+#if defined(NC_CLUSTERS)
+#include "clusters.h"
+#endif
 
 static void take(void *data, size_t size) {
     if (size && fread(data, size, 1, stdin) != 1) exit(0); /* The other side is gone. */
@@ -26,7 +29,8 @@ static void *room(size_t size) {
     return memory;
 }
 
-static int64_t push_many(nc_session *session) {
+/* `weighted`: intensities follow. */
+static int64_t push_many(nc_session *session, int weighted) {
     uint64_t count;
     take(&count, sizeof count);
     int64_t *t = room(8 * count);
@@ -36,7 +40,15 @@ static int64_t push_many(nc_session *session) {
     take(x, 2 * count);
     take(y, 2 * count);
     take(p, count);
-    int64_t made = nc_push_many(session, count, t, x, y, p);
+    float *intensity = room(4 * count);
+    if (weighted) take(intensity, 4 * count);
+#if defined(NC_CLUSTERS)
+    int64_t made = weighted ? nc_push_clusters(session, count, t, x, y, p, intensity)
+                            : nc_push_many(session, count, t, x, y, p);
+#else
+    int64_t made = weighted ? NC_ERROR_ARGUMENT : nc_push_many(session, count, t, x, y, p);
+#endif
+    free(intensity);
     free(t);
     free(x);
     free(y);
@@ -76,8 +88,8 @@ int main(int count, char **arguments) {
         take(&command, 1);
         if (command == 'e') {
             give(push(session), NULL, 0);
-        } else if (command == 'm') {
-            give(push_many(session), NULL, 0);
+        } else if (command == 'm' || command == 'w') {
+            give(push_many(session, command == 'w'), NULL, 0);
         } else if (command == 'a') {
             give(nc_readout(session, logits, info.classes), logits, sizeof *logits * info.classes);
         } else if (command == 's') {

@@ -8,7 +8,7 @@ from neurocompile.lowering.loops import Access, Buffer
 from neurocompile.targets.cpu.placement.layout import Weights, identifier, row_stride
 
 TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "bool": "uint8_t", "bf16": "uint16_t"}
-WINDOW_ITEMS = {"token": "window.item_token[0]", "time": "window.item_time[0]"}
+WINDOW_ITEMS = {"token": "window.item_token[0]", "time": "window.item_time[0]", "intensity": "window.item_intensity[0]"}
 ITEMS = {"token": "position.token", "dt": "position.dt", "elapsed": "position.elapsed_item"}
 
 

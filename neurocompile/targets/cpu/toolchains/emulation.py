@@ -92,10 +92,12 @@ class EmulatedSession(Session):
         self._numbers = {state.name: number for number, state in enumerate(spec.states)}
         folder = tempfile.TemporaryDirectory()
         root = Path(folder.name)
-        for name in ("libmodel.so", "model.weights", "c/neurocompile.h"):
+        headers = [name for name in files if name.startswith("c/") and name.endswith(".h")]
+        for name in ("libmodel.so", "model.weights", *headers):
             (root / Path(name).name).write_bytes(files[name])
         parts = (str(PROGRAM), str(root / "libmodel.so"), f"-Wl,-rpath,{root}")
-        tools.compiler.run("-O1", "-std=c17", *tools.flags, f"-I{root}", *parts, "-o", str(root / "served"))
+        clusters = ("-DNC_CLUSTERS",) if spec.front_end.get("intensity") else ()
+        tools.compiler.run("-O1", "-std=c17", *clusters, *tools.flags, f"-I{root}", *parts, "-o", str(root / "served"))
         command = [*emulator.command, str(root / "served"), str(root), repr(tick_us)]
         self._said = (root / "said").open("w+b")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said)
@@ -118,11 +120,16 @@ class EmulatedSession(Session):
     def push(self, events: Events) -> int:
         """See `Session.push`; the library's refusals are errors of ours here."""
         kinds = ((events.t, np.int64), (events.x, np.uint16), (events.y, np.uint16), (events.p, np.bool_))
-        columns = (np.ascontiguousarray(column, kind).tobytes() for column, kind in kinds)
-        return self._ask(b"m" + struct.pack("<Q", len(events)) + b"".join(columns))[0]
+        columns = [np.ascontiguousarray(column, kind).tobytes() for column, kind in kinds]
+        if events.intensity is not None:
+            columns.append(events.intensity.tobytes())
+        command = b"m" if events.intensity is None else b"w"
+        return self._ask(command + struct.pack("<Q", len(events)) + b"".join(columns))[0]
 
-    def push_event(self, t: int, x: int, y: int, p: bool) -> int:
+    def push_event(self, t: int, x: int, y: int, p: bool, intensity: float | None = None) -> int:
         """See `Session.push_event`."""
+        if intensity is not None:
+            return self.push(Events([t], [x], [y], [p], [intensity]))  # type: ignore[arg-type]
         return self._ask(struct.pack("<cqiiii", b"e", t, x, y, p, 0))[0]
 
     def readout(self) -> np.ndarray:
