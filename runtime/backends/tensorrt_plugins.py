@@ -67,15 +67,13 @@ def register(bundle: Bundle, host: Host, trt: Any) -> None:
     images = images_of(bundle, host)
     plugin = _module(bundle, trt)
     for image in images:
-        space = getattr(plugin.op, image.namespace, None)
-        if space is None or getattr(space, image.name, None) is None:
-            try:
-                _register(image, trt, plugin)
-            except Exception as error:  # Whatever its checks raise: the interface is marked experimental.
-                raise UserError(
-                    f"TensorRT {trt.__version__} does not take the plugin {image.name} of {bundle.root} "
-                    f"({' '.join(str(error).split())[:200]}); export it with --plugins none"
-                ) from error
+        try:
+            register_image(image, trt, plugin)
+        except Exception as error:  # Whatever its checks raise: the interface is marked experimental.
+            raise UserError(
+                f"TensorRT {trt.__version__} does not take the plugin {image.name} of {bundle.root} "
+                f"({' '.join(str(error).split())[:200]}); export it with --plugins none"
+            ) from error
 
 
 def _image(bundle: Bundle, path: str, host: Host) -> PluginImage:
@@ -107,6 +105,23 @@ def _module(bundle: Bundle, trt: Any) -> Any:
             f"{trt.__version__} has not; export it with --plugins cpp or none"
         )
     return plugin
+
+
+def register_image(image: PluginImage, trt: Any, plugin: Any) -> Any:
+    """Makes TensorRT know one plugin, unless it does already.
+
+    Args:
+        image: Of one launch.
+        trt: The module `tensorrt`.
+        plugin: The module `tensorrt.plugin`.
+
+    Returns:
+        What a network's layer is made with, `tensorrt.plugin.op.NAMESPACE.NAME`.
+    """
+    space = getattr(plugin.op, image.namespace, None)
+    if space is None or getattr(space, image.name, None) is None:
+        _register(image, trt, plugin)
+    return getattr(getattr(plugin.op, image.namespace), image.name)
 
 
 def _register(image: PluginImage, trt: Any, plugin: Any) -> None:

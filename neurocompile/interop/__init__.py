@@ -1,0 +1,1 @@
+"""Our ops in other people's compilers."""
