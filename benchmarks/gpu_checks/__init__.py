@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPS = ("diagonal_scan", "forgetting_attention", "plugins")
+OPS = ("diagonal_scan", "forgetting_attention", "gated_linear_attention", "lif", "plugins")
 
 
 @dataclass(frozen=True)
