@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
+
 from neurocompile.ops.plugin_plan import PLANNED, planner
 from neurocompile.targets.trt.plugins import ptx
 from neurocompile.targets.trt.plugins.compiled import PTX_VERSIONS, SHARED_LIMIT, compile_plan
@@ -93,6 +94,8 @@ PROBLEMS = {
     "forgetting attention": ("ForgettingAttention", attention(1, 100, 2, 1, 32), "float16"),
     "gated attention": ("GatedLinearAttention", gated(1, 100, 2, 1, 32, 32), "float16"),
     "neurons": ("LIF", neurons(8, 3, 20, 20), "float32"),
+    "neurons with decays of their own": ("LIF", neurons(8, 700, decay=(700,)), "float32"),
+    "decays of every step": ("LIF", neurons(8, 700, decay=(8, 700)), "float32"),
 }
 """What is compiled here, besides what `benchmarks.triton_report` compiles."""
 

@@ -18,11 +18,14 @@ HALF_PI = tl.constexpr(1.5707963267948966)
 @triton.jit
 def _decay(ptr, t, neurons, neuron, inside, BY_STEP: tl.constexpr, BY_NEURON: tl.constexpr, ACC: tl.constexpr):
     """The decay of a step: one for all, (N,), or (T, N)."""
+    # One return: Triton wants all of a function's to be of one shape, those of branches not taken included.
     if BY_STEP:
-        return tl.load(ptr + tl.cast(t, tl.int64) * neurons + neuron, mask=inside, other=0.0).to(ACC)
-    if BY_NEURON:
-        return tl.load(ptr + neuron, mask=inside, other=0.0).to(ACC)
-    return tl.load(ptr).to(ACC)
+        decay = tl.load(ptr + tl.cast(t, tl.int64) * neurons + neuron, mask=inside, other=0.0)
+    elif BY_NEURON:
+        decay = tl.load(ptr + neuron, mask=inside, other=0.0)
+    else:
+        decay = tl.load(ptr)
+    return decay.to(ACC)
 
 
 @triton.jit
