@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import subprocess
-from importlib.util import module_from_spec, spec_from_file_location
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,3 +191,40 @@ def test_the_script_for_what_remains_begins_with_the_plugins(bundle):
     assert done.returncode == 2
     assert done.stderr.startswith("error: NvInferRuntime.h is not found; install TensorRT's headers")
     assert "runtime.verify" not in done.stdout
+
+
+PARSE = """
+import sys
+import tensorrt_rtx as trt
+
+class Logger(trt.ILogger):
+    def __init__(self):
+        trt.ILogger.__init__(self)
+    def log(self, severity, message):
+        print(message, flush=True)
+
+logger = Logger()
+builder = trt.Builder(logger)
+for path in sys.argv[2:]:
+    trt.get_plugin_registry().load_library(path)
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, logger)
+with open(sys.argv[1], "rb") as graph:
+    parser.parse(graph.read())
+print([parser.get_error(number).desc() for number in range(parser.num_errors)])
+"""
+
+
+@pytest.mark.skipif(not find_spec("tensorrt_rtx"), reason="tensorrt-rtx is not installed")
+def test_a_real_parser_finds_the_plugins_of_the_graph(bundle):
+    """TensorRT for RTX: its parser makes the plugin, then the product, which takes none, ends the process."""
+    path = str(library.folder_of(bundle) / library.LIBRARY)
+    names = bundle.manifest["target"]["plugin_names"]
+    for libraries in ((path,), ()):
+        command = [sys.executable, "-c", PARSE, str(bundle.root / "graphs" / "chunk.onnx"), *libraries]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        made = [name for name in names if f"Successfully created plugin: {name}" in done.stdout]
+        assert bool(made) is bool(libraries), done.stdout[-2000:]
+        assert ("Plugin not found, are the plugin name, version, and namespace correct?" in done.stdout) is not bool(
+            made
+        )
