@@ -235,6 +235,8 @@ def test_room_in_the_table_is_what_the_generator_believes():
     [
         (replace(STATE, inputs=STATE.inputs * 9), "needs 18 inputs, and the C"),
         (replace(STATE, launches=STATE.launches * 9), "needs 9 launches"),
+        (replace(STATE, outputs=(Output("s", "float16", (1,) * 9),)), "needs 9 axes"),
+        (replace(STATE, launches=()), "launches nothing"),
     ],
 )
 def test_images_that_the_class_cannot_hold_are_refused(image, message):

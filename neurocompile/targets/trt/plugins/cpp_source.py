@@ -17,7 +17,7 @@ FOLDER = "plugins/cpp"
 """Where the sources lie in a bundle."""
 
 GENERATED = "images.cpp"
-MOST = {"inputs": 16, "made": 16, "arguments": 32, "launches": 8, "depth": 16}
+MOST = {"inputs": 16, "made": 16, "arguments": 32, "launches": 8, "depth": 16, "axes": 8}
 """What `cpp/table.h` has room for."""
 
 _STEPS = {"+": "kAdd", "-": "kSubtract", "*": "kMultiply", "//": "kFloor", "cdiv": "kCeiling"}
@@ -161,6 +161,9 @@ def _text(text: str) -> str:
 
 
 def _check(image: PluginImage) -> None:
+    if not (image.inputs and image.outputs and image.launches):
+        raise InternalError(f"plugin {image.name} takes, makes or launches nothing")
+    tensors: list[Input | Output] = [*image.inputs, *image.outputs, *image.scratch]
     sizes = [size for tensor in (*image.outputs, *image.scratch) for size in tensor.shape]
     sizes += [size for launch in image.launches for size in launch.grid]
     sizes += [argument.value for launch in image.launches for argument in launch.arguments]
@@ -170,6 +173,7 @@ def _check(image: PluginImage) -> None:
         "arguments": max(len(launch.arguments) for launch in image.launches),
         "launches": len(image.launches),
         "depth": max(map(_depth, sizes)),
+        "axes": max(len(tensor.shape) for tensor in tensors),
     }
     for what, count in found.items():
         if count > MOST[what]:

@@ -13,6 +13,8 @@ constexpr int32_t kMostMade = 16;
 constexpr int32_t kMostArguments = 32;
 constexpr int32_t kMostLaunches = 8;
 constexpr int32_t kMostDepth = 16;
+constexpr int32_t kMostAxes = 8;
+static_assert(kMostAxes == nvinfer1::Dims::MAX_DIMS);
 
 constexpr int64_t kAnyLength = -1;
 constexpr int32_t kNotAliased = -1;
