@@ -14,7 +14,7 @@ import pytest
 
 from neurocompile.targets.trt.plugins import cpp_source
 from runtime.errors import InternalError
-from runtime.plugins.image import Argument
+from runtime.plugins.image import Argument, Output
 
 
 def _toolbox():
