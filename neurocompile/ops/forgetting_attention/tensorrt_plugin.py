@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from neurocompile.ops.forgetting_attention import triton_blocks as cuts
+from neurocompile.ops.forgetting_attention.triton_blocks import Blocks
 from neurocompile.ops.plugin_plan import KernelLaunch, NoPluginError, PluginPlan
 from runtime.plugins.image import TYPES, Input, Output
 from runtime.plugins.sizes import Dim, Size, cdiv
 
 KERNELS = "neurocompile.ops.forgetting_attention.triton_kernel"
+
+
+def _blocks(capability: int, width: int, size: int) -> Blocks:
+    """The blocks of a launch, cut down where they need more shared memory than the 48 KiB of a plugin."""
+    blocks = cuts.plan(capability, width, size).forward
+    if capability < 80:
+        return blocks
+    if size == 4 and width > 64:
+        return Blocks(16, 16, 8, 2)
+    return Blocks(64, 32, 4, 3) if size == 2 and 32 < width <= 64 else blocks
 
 
 def plan(
@@ -29,12 +41,10 @@ def plan(
     Raises:
         NoPluginError: If heads are too wide.
     """
-    from neurocompile.ops.forgetting_attention import triton_blocks as cuts
-
     steps_here, width = shapes[0][1], shapes[0][3]
     if width > cuts.WIDEST:
         raise NoPluginError(f"heads have {width} channels, and the kernel takes {cuts.WIDEST}")
-    blocks = cuts.plan(capability, width, TYPES[operand]).forward
+    blocks = _blocks(capability, width, TYPES[operand])
     batch, steps, heads, key_heads = Dim(0, 0), Dim(0, 1), Dim(0, 2), Dim(1, 2)
     rows, key_rows, count = batch * heads, batch * key_heads, cdiv(steps, blocks.keys)
     sizes: dict[str, Size] = {"steps": steps, "heads": heads, "key_heads": key_heads, "blocks": count}
