@@ -36,37 +36,55 @@ PLUGIN, NATIVE = "plugin", "native layers"
 
 @dataclass(frozen=True)
 class Op:
-    """One op and the nodes that stand for it.
+    """One op and the two operators of torch that stand for it in graphs.
 
     Attributes:
-        folder: In `neurocompile.ops`.
+        folder: In `neurocompile.ops`; `neurocompile::FOLDER` is what `torch.export` keeps.
         kind: Its operator in ONNX, by which plans are found.
-        inner: The operator of torch that traces hold; the op's own name is what `torch.export` keeps.
-        results: How many of the inner operator's results a plugin makes.
-        whole: Whether the op's own operator gives all results and not the first alone.
+        inner: The operator that traces of `torch.compile` hold.
+        operands: How many tensors both take first; what follows says what kind of op it is.
+        own_results: How many tensors the first of them gives.
+        inner_results: How many the second gives.
+        plugin_results: How many of those a plugin makes.
+        first_as_given: Whether the first result is of the type of the first operand, and not float32.
     """
 
     folder: str
     kind: str
     inner: str
-    results: int
-    whole: bool
+    operands: int
+    own_results: int
+    inner_results: int
+    plugin_results: int
+    first_as_given: bool = False
 
-    def overloads(self) -> tuple[Any, Any]:
-        """The operators `neurocompile::OP` and `neurocompile::INNER`."""
-        import_module(f"neurocompile.ops.{self.folder}")
+    def overloads(self) -> tuple[tuple[Any, int], tuple[Any, int]]:
+        """Both operators, each with the number of its results."""
+        import_module(f"neurocompile.ops.{self.folder}.torch_op")
         space = torch.ops.neurocompile
-        return getattr(space, self.folder).default, getattr(space, self.inner).default
+        own, inner = getattr(space, self.folder).default, getattr(space, self.inner).default
+        return (own, self.own_results), (inner, self.inner_results)
 
-    def expand(self) -> Callable[..., Any]:
-        """The static form in plain operators, of all results."""
+    def expand(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """The static form in plain operators; it gives all that the inner operator does."""
         return import_module(f"neurocompile.ops.{self.folder}.torch_static").expand
+
+    def plan(
+        self, shapes: Sequence[tuple[int, ...]], operand: str, capability: int, fields: Sequence[Any]
+    ) -> PluginPlan:
+        """The plugin for a node, given what follows its tensors; raises `NoPluginError`."""
+        if self.kind != "LIF":
+            return planner(self.kind)(shapes, operand, capability)
+        threshold, v_reset, strict = fields[:3]
+        hard = {} if v_reset is None else {"v_reset": v_reset, "hard": 1}
+        return planner(self.kind)(shapes, operand, capability, {"threshold": threshold, "strict": int(strict), **hard})
 
 
 OPS = (
-    Op("diagonal_scan", "DiagonalScan", "diagonal_scan_states", 2, True),
-    Op("forgetting_attention", "ForgettingAttention", "forgetting_attention_sums", 1, False),
-    Op("gated_linear_attention", "GatedLinearAttention", "gated_linear_attention_sums", 2, True),
+    Op("diagonal_scan", "DiagonalScan", "diagonal_scan_states", 6, 2, 2, 2),
+    Op("forgetting_attention", "ForgettingAttention", "forgetting_attention_sums", 4, 1, 2, 1),
+    Op("gated_linear_attention", "GatedLinearAttention", "gated_linear_attention_sums", 5, 2, 2, 2),
+    Op("lif", "LIF", "lif_states", 3, 2, 3, 2, first_as_given=True),
 )
 
 
@@ -124,79 +142,87 @@ def _capability() -> tuple[int | None, str]:
 
 def _decompose(op: Op, lowering: Any) -> None:
     """Hands torch-tensorrt the static form."""
-    table, whole, expand = lowering.TORCH_TRT_DECOMPOSITIONS, op.whole, op.expand()
+    table, expand = lowering.TORCH_TRT_DECOMPOSITIONS, op.expand()
     decompositions = import_module(f"{lowering.__name__}._decompositions")
-    own, inner = op.overloads()
-    for overload, first_alone in ((own, not whole), (inner, False)):
+    for overload, count in op.overloads():
+
+        def form(*given: Any, count: int = count) -> Any:
+            results = expand(*given)[:count]
+            return results if count > 1 else results[0]
+
         if overload not in table:
-            form = (lambda *inputs: expand(*inputs)[0]) if first_alone else expand
             decompositions.register_torch_trt_decomposition(overload, registry=table)(form)
 
 
 def _convert(op: Op, capability: int) -> None:
     """Hands torch-tensorrt a converter that puts the plugins of one node into a network."""
     conversion = import_module("torch_tensorrt.dynamo.conversion")
-    own, inner = op.overloads()
-    for overload, single in ((own, not op.whole), (inner, False)):
+    for overload, count in op.overloads():
 
-        def validate(node: Any, settings: Any = None, single: bool = single) -> bool:
-            return not why_not(op, node, capability, single=single)
+        def validate(node: Any, settings: Any = None) -> bool:
+            return not why_not(op, node, capability)
 
         def convert(
-            ctx: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str, single: bool = single
+            ctx: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str, count: int = count
         ) -> Any:
             results = _layers(op, ctx, args, name, capability)
-            return results[0] if single else (*results, *[None] * (2 - len(results)))
+            return results[0] if count == 1 else (*results, *[None] * (count - len(results)))
 
         conversion.dynamo_tensorrt_converter(overload, capability_validator=validate)(convert)
 
 
-def why_not(op: Op, node: Any, capability: int, *, single: bool) -> str:
+def why_not(op: Op, node: Any, capability: int) -> str:
     """Why a node of a traced graph is no plugin; empty if it is one.
 
     Args:
         op: What the node stands for.
-        node: With fake tensors in `meta["val"]` of its operands.
+        node: With fake tensors in `meta["val"]` of itself and its operands.
         capability: Compute capability.
-        single: Whether the node has one result and not a tuple.
     """
-    values = [operand.meta.get("val") if hasattr(operand, "meta") else operand for operand in node.args]
+    values = [operand.meta.get("val") if hasattr(operand, "meta") else operand for operand in node.args[: op.operands]]
     if not all(isinstance(value, torch.Tensor) for value in values):
         return "its operands are not all tensors of known shape"
     if any(not isinstance(size, int) for value in values for size in value.shape):
         return "a shape is open"
     if values[0].dtype not in OPERANDS:
         return f"there is no kernel for {values[0].dtype}"
-    if not single and any(user.args[1] >= op.results for user in node.users):
+    if isinstance(node.meta["val"], tuple) and any(user.args[1] >= op.plugin_results for user in node.users):
         return "a result is wanted that the plugin keeps to itself"
     try:
-        planner(op.kind)([tuple(value.shape) for value in values], OPERANDS[values[0].dtype], capability)
+        fields = node.args[op.operands :]
+        op.plan([tuple(value.shape) for value in values], OPERANDS[values[0].dtype], capability, fields)
     except NoPluginError as why:
         return str(why)
     return ""
 
 
-def _layers(op: Op, ctx: Any, operands: Sequence[Any], name: str, capability: int) -> list[Any]:
+def _layers(op: Op, ctx: Any, given: Sequence[Any], name: str, capability: int) -> list[Any]:
     """Adds the plugins of one node to a network, in series, and returns the op's results."""
     trt, plugin = import_module("tensorrt"), import_module("tensorrt.plugin")
     get_tensor = import_module("torch_tensorrt.dynamo.conversion.converter_utils").get_trt_tensor
-    tensors = [get_tensor(ctx, operand, f"{name}_operand_{place}") for place, operand in enumerate(operands)]
+    tensors = [get_tensor(ctx, value, f"{name}_operand_{place}") for place, value in enumerate(given[: op.operands])]
     kinds = {trt.DataType.FLOAT: "float32", trt.DataType.BF16: "bfloat16", trt.DataType.HALF: "float16"}
-    image = _image(op.kind, tuple(tuple(tensor.shape) for tensor in tensors), kinds[tensors[0].dtype], capability)
+    shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+    image = _image(op, shapes, kinds[tensors[0].dtype], capability, tuple(given[op.operands :]))
     types = {kind: dtype for dtype, kind in kinds.items()} | {"int32": trt.DataType.INT32}
-    values = {}
-    for tensor, wanted in zip(tensors, image.inputs, strict=True):
-        same = tensor.dtype == types[wanted.dtype]
-        values[wanted.name] = tensor if same else ctx.net.add_cast(tensor, types[wanted.dtype]).get_output(0)
+
+    def cast(tensor: Any, wanted: Any) -> Any:
+        return tensor if tensor.dtype == wanted else ctx.net.add_cast(tensor, wanted).get_output(0)
+
+    values = {
+        wanted.name: cast(tensor, types[wanted.dtype]) for tensor, wanted in zip(tensors, image.inputs, strict=True)
+    }
     for part in series(image):
         maker = register_image(part.image, trt, plugin)
         layer = ctx.net.add_plugin(maker(*(values[tensor] for tensor in part.inputs)), aot=True)
         layer.name = f"{name}-{part.image.name}"
         values.update({tensor: layer.get_output(place) for place, tensor in enumerate(part.outputs)})
-    return [values[output.name] for output in image.outputs]
+    results = [values[output.name] for output in image.outputs]
+    return [cast(results[0], tensors[0].dtype), *results[1:]] if op.first_as_given else results
 
 
 @cache
-def _image(kind: str, shapes: tuple[tuple[int, ...], ...], operand: str, capability: int) -> PluginImage:
-    plan: PluginPlan = planner(kind)(shapes, operand, capability)
-    return compile_plan(plan, capability)[0]
+def _image(
+    op: Op, shapes: tuple[tuple[int, ...], ...], operand: str, capability: int, fields: tuple[Any, ...]
+) -> PluginImage:
+    return compile_plan(op.plan(shapes, operand, capability, fields), capability)[0]

@@ -114,14 +114,21 @@ class Fake:
             if not validator(node, None):
                 left.append(node)
                 continue
-            operands = [Tensor(v.meta["val"].shape, KINDS[v.meta["val"].dtype]) for v in node.args]
+            operands = [
+                Tensor(v.meta["val"].shape, KINDS[v.meta["val"].dtype]) if isinstance(v, torch.fx.Node) else v
+                for v in node.args
+            ]
             made[node] = function(SimpleNamespace(net=self.network), node.target, operands, {}, node.name)
             for user in node.users:
                 if user.target is operator.getitem:
-                    assert made[node][user.args[1]].shape == tuple(user.meta["val"].shape)
+                    _same(made[node][user.args[1]], user.meta["val"])
             if not isinstance(node.meta["val"], tuple):
-                assert made[node].shape == tuple(node.meta["val"].shape)
+                _same(made[node], node.meta["val"])
         return left
+
+
+def _same(made: Tensor, traced: torch.Tensor) -> None:
+    assert (made.shape, made.dtype) == (tuple(traced.shape), KINDS[traced.dtype])
 
 
 def _callable(plugin):

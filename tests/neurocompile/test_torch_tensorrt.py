@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from neurocompile.ops.forgetting_attention import forgetting_attention
 from neurocompile.ops.forgetting_attention import reference as attention_reference
 from neurocompile.ops.gated_linear_attention import gated_linear_attention
 from neurocompile.ops.gated_linear_attention import reference as gated_reference
+from neurocompile.ops.lif import Neuron, lif
+from neurocompile.ops.lif import reference as lif_reference
 from neurocompile.ops.running_sum import running_sum, sum_of_later
 from neurocompile.targets.trt.plugins import ptx
 from runtime.errors import UserError
@@ -33,9 +36,9 @@ _spec.loader.exec_module(fakes)
 
 OPERATORS = """
 _reshape_copy.default _to_copy.default add.Tensor amax.default arange.start_step bmm.default cat.default clone.default
-div.Tensor exp.default expand.default full.default full_like.default ge.Tensor gt.Tensor log.default matmul.default
-mul.Tensor permute.default slice.Tensor sub.Tensor sum.dim_IntList squeeze.dim squeeze.dims unsqueeze.default
-view.default where.self
+div.Tensor exp.default expand.default full.default full_like.default ge.Scalar ge.Tensor gt.Scalar gt.Tensor
+log.default matmul.default mul.Tensor permute.default select.int slice.Tensor sub.Tensor sum.dim_IntList squeeze.dim
+squeeze.dims unsqueeze.default view.default where.self
 """
 """What torch-tensorrt 2.13 and 2.14 convert, of all that the static forms are made of; no loops among them."""
 
@@ -52,7 +55,8 @@ class Model(nn.Module):
         p, _ = gated_linear_attention(q, k, v, log_f)
         a = o.flatten(2).tanh()
         x_re, x_im = diagonal_scan(a * 0.5, a * 0.3, o.flatten(2), p.flatten(2))
-        return self.mix(x_re + x_im)
+        spikes, _ = lif(torch.stack((x_re, x_im, x_re)), 0.5, neuron=Neuron(v_reset=0.0))
+        return self.mix(x_re + x_im) + spikes.sum(0)
 
 
 def inputs(steps: int, dtype: torch.dtype = torch.float32, width: int = 8) -> tuple[torch.Tensor, ...]:
@@ -73,7 +77,13 @@ def fresh():
     torch._dynamo.reset()
 
 
-def operands(op: str, steps: int, *, gradients: bool = False) -> tuple[torch.Tensor, ...]:
+FIELDS = {
+    "soft": (1.0, None, False, "atan", 2.0, False),
+    "hard, strict": (0.5, 0.25, True, "rectangle", 1.0, True),
+}
+
+
+def operands(op: str, steps: int, *, gradients: bool = False) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(steps)
     shapes = {
         "diagonal_scan": [(2, steps, 5)] * 4 + [(2, 5)] * 2,
@@ -85,13 +95,17 @@ def operands(op: str, steps: int, *, gradients: bool = False) -> tuple[torch.Ten
             (2, steps, 4),
             (2, 4, 8, 6),
         ],
+        "lif": [(steps, 2, 5), (5,), (2, 5)],
     }[op]
     values = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     if op == "diagonal_scan":
         values[:2] = [value.tanh() * 0.7 for value in values[:2]]
+    elif op == "lif":
+        values[1] = values[1].sigmoid()
     else:
         values[3] = -values[3].abs()
-    return tuple(value.float().requires_grad_(gradients) for value in values)
+    fields = (*FIELDS["soft"], gradients) if op == "lif" else ()
+    return *(value.float().requires_grad_(gradients) for value in values), *fields
 
 
 INNER = {op.folder: op for op in interop.OPS}
@@ -105,13 +119,13 @@ REFERENCE = {
 @pytest.mark.parametrize("op", INNER)
 def test_opcheck(op):
     """Schema, fake kernel, gradient, and torch.compile with symbolic shapes, by torch's own checks."""
-    _, inner = INNER[op].overloads()
+    _, (inner, _) = INNER[op].overloads()
     found = torch.library.opcheck(inner, operands(op, 7, gradients=True))
     assert set(found.values()) == {"SUCCESS"}
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("op", INNER)
+@pytest.mark.parametrize("op", REFERENCE)
 @pytest.mark.parametrize("steps", [1, 2, 63, 100, 515])
 def test_static_forms_are_the_definition(op, steps):
     given = operands(op, steps)
@@ -120,10 +134,26 @@ def test_static_forms_are_the_definition(op, steps):
     for one, other in zip(got, wanted, strict=False):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one.double(), other, atol=2e-5, rtol=2e-5)
-    _, inner = INNER[op].overloads()
+    _, (inner, _) = INNER[op].overloads()
     for one, other in zip(got, inner(*given), strict=True):  # the sums of softmaxes too
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize("decay", [(), (5,), (2, 5), (1, 2, 5), (9, 2, 5)])
+def test_static_neurons_spike_where_the_op_does(kind, decay):
+    generator = torch.Generator().manual_seed(3)
+    x, v = torch.randn(9, 2, 5, generator=generator), torch.randn(2, 5, generator=generator)
+    given = (x, torch.rand(decay, generator=generator), v, *FIELDS[kind])
+    op = INNER["lif"]
+    _, (inner, _) = op.overloads()
+    for keep in (False, True):
+        for one, other in zip(op.expand()(*given, keep), inner(*given, keep), strict=True):
+            torch.testing.assert_close(one, other, atol=0, rtol=0)
+    spikes, last = lif_reference.lif(x, given[1], v, Neuron(*FIELDS[kind]))
+    assert 0 < spikes.sum() < spikes.numel()
+    torch.testing.assert_close(op.expand()(*given)[:2], (spikes, last), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64])
@@ -163,7 +193,7 @@ def test_torch_compile_makes_one_graph_with_gradients(model):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert len(seen) == 1
     assert [name for name in seen[0] if name.startswith("neurocompile")] == [
-        f"neurocompile.{op}" for op in ("forgetting_attention", "gated_linear_attention", "diagonal_scan")
+        f"neurocompile.{op}" for op in ("forgetting_attention", "gated_linear_attention", "diagonal_scan", "lif")
     ]
 
 
@@ -194,7 +224,7 @@ def test_native_layers_are_such_as_torch_tensorrt_converts(monkeypatch):
     # torch-tensorrt's own table takes apart what has no converter; torch's is close to it.
     table = {**core_aten_decompositions(), **fake.decompositions}
     for op in INNER.values():
-        program = torch.export.export(Wrapped(op.overloads()[1]), operands(op.folder, 63))
+        program = torch.export.export(Wrapped(op.overloads()[1][0]), operands(op.folder, 63))
         nodes = program.run_decompositions(table).graph.nodes
         names = {str(node.target).removeprefix("aten.") for node in nodes if node.op == "call_function"}
         # An alias is nothing at all; torch makes one of a slice that takes everything.
@@ -218,7 +248,7 @@ class Wrapped(nn.Module):
 def test_plugins_of_the_training_kernels(model, monkeypatch, dtype, capability):
     fake = fakes.Fake(monkeypatch, plugins=True)
     assert interop.register(capability=capability) == dict.fromkeys(INNER, "plugin")
-    assert len(fake.converters) == 6
+    assert len(fake.converters) == 8
     assert not fake.decompositions
     given = inputs(63, dtype, width=8)
     model = model.to(dtype) if dtype != torch.float32 else model
@@ -229,41 +259,44 @@ def test_plugins_of_the_training_kernels(model, monkeypatch, dtype, capability):
     assert not fake.left
     plugins = [(name, launch) for kind, name, _, launch in fake.network.layers if kind == "plugin"]
     # The kernels that an op launches, in series.
-    assert len(plugins) == 3 + 1
+    assert len(plugins) == 3 + 1 + 1
     assert all(f".target sm_{capability}" in launch.code for _, launch in plugins)
     for _, launch in plugins:
         assert len(ptx.parameters(launch.code)) == len(launch.arguments)
     casts = [dtype for kind, dtype, *_ in fake.network.layers if kind == "cast"]
-    assert casts == ([] if dtype == torch.float32 else ["FLOAT"] * 3)  # gates twice, a state once
+    # Gates twice, a state once; what goes into the neurons, and spikes back.
+    assert casts == ([] if dtype == torch.float32 else ["FLOAT"] * 4 + ["BF16"])
 
 
 class Attention(nn.Module):
     def forward(self, q, k, v, log_f):
-        return forgetting_attention(q, k, v, log_f) + gated_linear_attention(q, k, v, log_f)[0]
+        o = forgetting_attention(q, k, v, log_f) + gated_linear_attention(q, k, v, log_f)[0]
+        spikes, last = lif(o.to(q.dtype), 0.5, neuron=Neuron(strict=True))
+        return o, spikes, last
 
 
 def test_what_a_plugin_cannot_take_stays_with_pytorch(monkeypatch):
     fake = fakes.Fake(monkeypatch, plugins=True)
     interop.register(capability=90)
     op = INNER["forgetting_attention"]
-    own, inner = op.overloads()
+    (own, _), (inner, _) = op.overloads()
 
-    def reason(function, given, overload, single, dynamic=None):
+    def reason(function, given, overload, dynamic=None):
         program = torch.export.export(Wrapped(function), given, dynamic_shapes=dynamic)
         [node] = [node for node in program.graph.nodes if node.target == overload]
-        return interop.why_not(op, node, 90, single=single)
+        return interop.why_not(op, node, 90)
 
-    assert reason(own, inputs(7), own, True) == ""
-    assert reason(inner, inputs(7), inner, False) == "a result is wanted that the plugin keeps to itself"
+    assert reason(own, inputs(7), own) == ""
+    assert reason(inner, inputs(7), inner) == "a result is wanted that the plugin keeps to itself"
     open_length = (({1: torch.export.Dim("steps", min=2, max=64)},) * 4,)
-    assert reason(own, inputs(7), own, True, open_length) == "a shape is open"
-    assert "there is no kernel for torch.float64" in reason(own, inputs(7, torch.float64), own, True)
-    assert "channels" in reason(own, inputs(7, width=512), own, True)
+    assert reason(own, inputs(7), own, open_length) == "a shape is open"
+    assert "there is no kernel for torch.float64" in reason(own, inputs(7, torch.float64), own)
+    assert "channels" in reason(own, inputs(7, width=512), own)
     with torch.no_grad():
         compiled = torch.compile(Attention(), backend=fake.backend, fullgraph=True)
         given = inputs(5, torch.float64)
         torch.testing.assert_close(compiled(*given), Attention()(*given))
-    assert len(fake.left) == 2 and not fake.network.layers
+    assert len(fake.left) == 3 and not fake.network.layers
 
 
 def test_reasons_against_plugins(monkeypatch):
