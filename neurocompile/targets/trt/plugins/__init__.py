@@ -1,8 +1,8 @@
 """Plugins of TensorRT from the Triton kernels that train: compiled ahead of time into images, one per op and problem.
 
-`runtime.plugins.image.PluginImage` is the contract. It is made here (`images.py`, one builder per op) and read in
-two places: by `runtime.backends.tensorrt_plugins`, which registers it with TensorRT's quick-deployable plugins, and by
-the generator of C++ plugins. What C++ has to do with an image:
+`runtime.plugins.image.PluginImage` is the contract. It is made here (`compiled.py`) from the plans that the ops state
+(`ops/OP/tensorrt_plugin.py`) and read in two places: by `runtime.backends.tensorrt_plugins`, which registers it with
+TensorRT's quick-deployable plugins, and by the generator of C++ plugins. What C++ has to do with an image:
 
 - one `IPluginV3` creator per image, named `image.name`, namespace `image.namespace`, version `image.version`, no
   fields: nothing is configured, all numbers are in the kernels;
