@@ -5,6 +5,8 @@ manifest.json       what is inside, for whom, and the SHA-256 of every other fil
 manifest.sha256     the manifest's own hash
 graphs/*.onnx       stages (targets onnx, trt)
 device/*.onnx       stages for providers that compute in the target's precision (target onnx-bf16)
+native/*.onnx       stages of plain layers, of those that have plugins (targets trt)
+plugins/            plugins as images, or as C++ (targets trt)
 golden_trace.npz    a real sequence with the float64 reference's answers
 """
 

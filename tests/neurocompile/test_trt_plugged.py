@@ -70,6 +70,12 @@ def program_of(op: str, shapes: list[list[int]]) -> GraphProgram:
     return GraphProgram(None, {"stage": model})
 
 
+def upstream(value: ir.Value) -> list[ir.Value]:
+    """What a cast converts."""
+    producer = value.producer()
+    return [producer.inputs[0]] if producer is not None and producer.op_type == "Cast" else []
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("kind", ["aot", "cpp"])
 def test_a_graph_gets_its_plugins(problem, kind):
@@ -82,7 +88,16 @@ def test_a_graph_gets_its_plugins(problem, kind):
     plug(models["stage"], {"op": plugins}, kind)
     nodes = [node for node in models["stage"].graph if node.domain]
     assert len(nodes) == (len(placed.plan.launches) if kind == "aot" else 1)
+    made = {}
     for node, part in zip(nodes, plugins.parts, strict=True):
+        for name, value in zip(part.inputs, node.inputs, strict=True):
+            # What an earlier plugin made, or the product that is the op's input of that place, converted or not.
+            if name in made:
+                assert value is made[name]
+            else:
+                number = [tensor.name for tensor in plugins.whole.inputs].index(name)
+                assert f"m{number}" in {each.name.partition("/")[0] for each in (value, *upstream(value))}
+        made |= dict(zip(part.outputs, node.outputs, strict=True))
         assert (node.op_type, len(node.outputs)) == (part.image.name, len(part.image.outputs))
         assert [value.dtype for value in node.inputs] == [TYPES[tensor.dtype] for tensor in part.image.inputs]
         assert {name: each.value for name, each in node.attributes.items()} == {
