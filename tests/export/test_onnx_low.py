@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from models import zoo
 from neurocompile.passes.stored import stored
 from neurocompile.targets.onnx_low import PORTABLE, WIDE
 from neurocompile.upcast import upcast
+from runtime.backends import ort_device, ort_providers
 from runtime.bundle import Bundle, open_bundle
 
 LOW = {"bf16": onnx.TensorProto.BFLOAT16, "fp16": onnx.TensorProto.FLOAT16}
@@ -52,7 +54,7 @@ def low_nodes(model: onnx.ModelProto, dtype: str) -> set[str]:
 
 
 @pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
-def test_export_as_typed_and_run_here(run, checkpoint, recording, tmp_path, dtype):
+def test_export_as_typed_and_run_here(run, checkpoint, recording, tmp_path, dtype, monkeypatch):
     out, given = tmp_path / "made.neuro", recording(700)
     answer = run("export", "--model", checkpoint, "--target", f"onnx-{dtype}", "-o", out, "-i", given)
     assert answer.code == 0, answer.err
@@ -68,6 +70,34 @@ def test_export_as_typed_and_run_here(run, checkpoint, recording, tmp_path, dtyp
     verdict = json.loads(run("verify", out, "--json").out)
     assert verdict["passed"]
     assert verdict["parity_at_export"] == "proved"
+    verify_on_a_device(run, bundle, monkeypatch)
+
+
+def verify_on_a_device(run, bundle: Bundle, monkeypatch) -> None:
+    """On a stand-in of the CUDA provider, which rounds as the typed graphs do."""
+    spec = spec_from_file_location("fake", Path(__file__).parents[1] / "runtime" / "fake_onnxruntime.py")
+    fakes = module_from_spec(spec)
+    spec.loader.exec_module(fakes)
+    seen = []
+
+    def as_run(graph: bytes) -> bytes:
+        seen.append(graph)
+        return ir.to_proto(upcast(ir.from_proto(onnx.load_from_string(graph)))).SerializeToString()
+
+    for module in (ort_providers, ort_device):
+        monkeypatch.setattr(module, "ort", fakes.Fake(as_run=as_run))
+    verdict = json.loads(run("verify", bundle.root, "--provider", "cuda", "--json").out)
+    assert (verdict["passed"], verdict["provider"]) == (True, "cuda")
+    assert set(seen) == set(bundle.graphs(device=True).values())
+
+
+def test_doctor_names_providers_and_their_limits(run):
+    answer = run("doctor")
+    assert answer.code == 0
+    for words in ("onnxruntime cuda", "onnxruntime tensorrt", "note onnxruntime-gpu 1.31 is built for CUDA 13"):
+        assert words in answer.out
+    listed = {finding["what"] for finding in json.loads(run("doctor", "--json").out)}
+    assert {"onnxruntime cuda", "onnxruntime tensorrt", "note"} <= listed
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ class InferenceSession:
         self.names = names if self.owner.loads else [CPU]
         plain = real.SessionOptions()
         plain.log_severity_level = 3
-        self.inner = real.InferenceSession(graph, plain, providers=[CPU])
+        self.inner = real.InferenceSession(self.owner.as_run(graph), plain, providers=[CPU])
         self.graphs: dict[str, Binding] = {}
 
     def get_providers(self) -> list[str]:
@@ -107,12 +107,19 @@ class Fake:
         providers: What the installation has besides the processor.
         refuse: Given provider names, whether a CUDA graph is wanted and whether the processor is out: a reason or "".
         loads: Whether the providers' libraries can be loaded.
+        as_run: What the processor runs in a graph's stead.
     """
 
     __version__ = "1.31.1"
 
-    def __init__(self, providers=(TENSORRT, CUDA), refuse=lambda names, graph, strict: "", loads=True) -> None:
-        self.refuse, self.loads = refuse, loads
+    def __init__(
+        self,
+        providers=(TENSORRT, CUDA),
+        refuse=lambda names, graph, strict: "",
+        loads=True,
+        as_run=lambda graph: graph,
+    ) -> None:
+        self.refuse, self.loads, self.as_run = refuse, loads, as_run
         self.opened, self.sent, self.fetched, self.runs = [], [], 0, 0
         self.providers = [*providers, CPU]
         self.SessionOptions, self.RunOptions = SessionOptions, RunOptions

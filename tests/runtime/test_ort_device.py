@@ -115,7 +115,7 @@ def test_what_was_proved_on_the_processor_waits_for_a_verification(toy_folder, m
         open_session(bundle, provider="tensorrt")
     some = tmp_path / "some.npz"
     write_recording(some, Recording(make_events(300, 3), 8, 8))
-    few = ["--events", "100", "--warmup", "20", "-i", str(some), "--json", "-"]
+    few = ["--events", "20", "--warmup", "5", "-i", str(some), "--json", "-"]
     assert bench.main([str(toy_folder), "--provider", "cuda", *few]) == 0
     assert json.loads(capsys.readouterr().out)["setting"]["provider"] == "cuda"
 
