@@ -39,7 +39,7 @@ PACKAGES = (
     ("tensorstore", "Flax checkpoints in OCDBT layout", "pip install 'neurocompile[flax]'"),
     ("pytorch-lightning", "training", "pip install 'neurocompile[train]'"),
     ("ziglang", "compiling for other processors (cpu-*@jetson-orin and others)", "pip install 'neurocompile[cross]'"),
-    ("triton", "GPU kernels", "pip install 'neurocompile[gpu]'"),
+    ("triton", "GPU kernels, and plugins of trt-* made of them", "pip install 'neurocompile[gpu]'"),
     ("tensorrt", "engines of trt-* bundles, 10.3 to 11", "python3-libnvinfer on a Jetson, else pip install tensorrt"),
     ("tensorrt-rtx", "checking trt-* graphs without a GPU", "pip install 'neurocompile[trt-check]'"),
     ("matplotlib", "plots", "pip install 'neurocompile[view]'"),

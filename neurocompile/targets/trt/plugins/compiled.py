@@ -26,7 +26,7 @@ _READ, _INTEGER, _WRITTEN = range(3)
 
 def obstacle() -> str:
     """Empty, or why kernels cannot be compiled here."""
-    return "" if find_spec("triton") else "Triton is not installed (pip install triton)"
+    return "" if find_spec("triton") else "Triton is not installed (pip install 'neurocompile[gpu]')"
 
 
 def compile_plan(plan: PluginPlan, capability: int) -> tuple[PluginImage, list[dict[str, Any]]]:
