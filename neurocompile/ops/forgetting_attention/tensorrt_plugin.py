@@ -15,13 +15,15 @@ KERNELS = "neurocompile.ops.forgetting_attention.triton_kernel"
 
 
 def _blocks(capability: int, width: int, size: int) -> Blocks:
-    """The blocks of a launch, cut down where they need more shared memory than the 48 KiB of a plugin."""
-    blocks = cuts.plan(capability, width, size).forward
-    if capability < 80:
-        return blocks
-    if size == 4 and width > 64:
+    """The blocks of a launch, smaller than training's where those need more shared memory than a plugin's 48 KiB."""
+    lanes = next(lanes for lanes in (32, 64, cuts.WIDEST) if width <= lanes)
+    if (size, lanes) == (4, 128) and capability >= 80:
         return Blocks(16, 16, 8, 2)
-    return Blocks(64, 32, 4, 3) if size == 2 and 32 < width <= 64 else blocks
+    if (size, lanes) == (2, 64) and capability >= 80:
+        return Blocks(64, 32, 4, 3)
+    if (size, lanes) == (2, 128) and 90 <= capability < 120:
+        return Blocks(64, 16, 8, 2)
+    return cuts.plan(capability, width, size).forward
 
 
 def plan(
