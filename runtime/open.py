@@ -9,6 +9,7 @@ from runtime import machine, proof
 from runtime.backends import source
 from runtime.bundle import Bundle
 from runtime.errors import UserError
+from runtime.front_ends import front_end
 from runtime.providers import CPU, PROVIDERS
 from runtime.session import Executor, ScheduledSession, Session
 
@@ -46,6 +47,7 @@ def open_session(
         raise UserError(f"a tick of {tick_us} us is not possible; give a positive number of microseconds")
     if threads < 1:
         raise UserError(f"{threads} threads cannot run anything; give at least 1")
+    front_end(bundle.program.front_end).open(tick_us)  # refuses ticks that the model cannot take
     name = bundle.manifest["target"]["backend"]
     if backend not in (None, name):
         raise UserError(f"{bundle.root} was built for backend {name!r} and cannot run on {backend!r}; export it anew")

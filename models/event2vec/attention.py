@@ -72,8 +72,12 @@ class ForgettingAttention(nn.Module):
         Returns:
             (B, L, d), exactly 0 where a token does not count.
         """
+        return self.attend(*self.project(x), order)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, order: Order | None = None) -> Tensor:
+        """What `forward` gives, from what `project` made."""
         order = order or Order.everything()
         # One call for both directions: the reversed sequences follow the others on the batch axis.
-        both = forgetting_attention(*(order.both_ways(value) for value in self.project(x)))
-        forward, backward = order.back(both.to(x.dtype))
+        both = forgetting_attention(*(order.both_ways(value) for value in (q, k, v, log_f)))
+        forward, backward = order.back(both.to(log_f.dtype))
         return self.o_proj(torch.cat((forward, backward), -1))

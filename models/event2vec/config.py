@@ -24,6 +24,9 @@ class Event2VecConfig(Sizes):
         mask_ratio: Share of events hidden in self-supervised training; above 0 the network recovers events and does not
             classify.
         intensity: Whether it was trained on clusters of events weighted by their size rather than on events.
+        time_scale: Milliseconds that gaps are divided by, instead of by the time of a window; the temporal convolution
+            then looks back only. Another network than the published one, whose tokens do not depend on the window, so
+            that streams make them once. `None` as published.
 
     Raises:
         UserError: If no network can be built from the values.
@@ -33,12 +36,19 @@ class Event2VecConfig(Sizes):
 
     mask_ratio: float = 0.0
     intensity: bool = False
+    time_scale: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.intensity, bool):
             raise self._wrong("intensity", "true or false")
         self._check_share("mask_ratio")
+        scale = self.time_scale
+        real = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        if scale is not None and not (real and 0 < scale < 1e9):
+            raise self._wrong("time_scale", "a number of milliseconds above 0, or left out")
+        if scale is not None and self.mask_ratio:
+            raise self._wrong("time_scale", "left out where mask_ratio is above 0")
         if self.pool_every_layer and self.mask_ratio:
             raise self._wrong("pool_every_layer", "0 where mask_ratio is above 0")
 

@@ -71,7 +71,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
         """(B, L, d) tokens -> (B, L, d); see `ForgettingAttention.forward`."""
-        a = self.norm1(x + self.drop_path(self.attention(x, order)))
+        return self.finish(x, self.attention(x, order))
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What `forward` gives, from the tokens and their attention."""
+        a = self.norm1(x + self.drop_path(attended))
         return self.norm2(a + self.drop_path(self.ffn(a)))
 
 

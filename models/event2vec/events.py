@@ -42,7 +42,7 @@ def prepare(
         p: (B, L) polarities, from 0.
         y: (B, L) rows; fractions, as of clusters, are rounded.
         x: (B, L) columns.
-        t: (B, L) times of any unit, in any type that holds their differences.
+        t: (B, L) times, in any type that holds their differences; of any unit, or with `time_scale` microseconds.
         mask: (B, L) bool, false on padding.
         dtype: Floating-point type of the network.
 
@@ -56,6 +56,9 @@ def prepare(
     p, y, x = (value.to(dtype).round() for value in (p, y, x))
     mask = mask & (y >= 0) & (y < config.height) & (x >= 0) & (x < config.width)
     _check_length(config, t.shape[1])
+    points = scale(config, p, y, x) * mask[..., None]
+    if config.time_scale is not None:
+        return Inputs(points, scaled_gaps(config.time_scale, t, mask, dtype), mask)
     t = (t - t[:, :1]).to(dtype)
     span = t.amax(1, keepdim=True)
     if not (span > 0).all():
@@ -64,7 +67,7 @@ def prepare(
             f"sample {row}: all its {int(mask[row].sum())} events have the same time, so their gaps have no scale; "
             "give a longer window of events"
         )
-    return Inputs(scale(config, p, y, x) * mask[..., None], gaps(t / span, mask), mask)
+    return Inputs(points, gaps(t / span, mask), mask)
 
 
 def scale(config: Event2VecConfig, p: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -83,6 +86,11 @@ def gaps(t: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         steps = steps * mask[..., 1:] * mask[..., :-1]
     return torch.nn.functional.pad(steps, (1, 0))
+
+
+def scaled_gaps(time_scale: float, t: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(..., L) gaps in units of `time_scale` ms; times are in microseconds, and subtracted before they are rounded."""
+    return gaps(t, mask).to(dtype) * (1e-3 / time_scale)
 
 
 def _check_length(config: Event2VecConfig, length: int) -> None:

@@ -8,6 +8,7 @@ from models.event2vec.config import Event2VecConfig
 from models.event2vec.embedding import CoordinateEmbedding, TemporalEmbedding
 from models.event2vec.encoder import Encoder, EncoderLayer, encode, mean
 from models.event2vec.events import Inputs, prepare
+from models.event2vec.once import PastTemporalEmbedding, once_program
 from models.event2vec.stream import stream_program
 from neurocompile.program import StreamProgram
 from runtime.front_ends import Window
@@ -30,7 +31,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.embed_net = CoordinateEmbedding(config.d_model)
-        self.tpe = TemporalEmbedding(config.d_model)
+        past_only = config.time_scale is not None
+        self.tpe = PastTemporalEmbedding(config.d_model) if past_only else TemporalEmbedding(config.d_model)
         # As published, all layers begin as copies of one.
         first = EncoderLayer(config)
         encoders = [Encoder(config, first, count) for count in config.encoders]
@@ -88,8 +90,12 @@ class Event2Vec(Backbone):
     def stream_program(self, front_end: Window, labels: tuple[str, ...] = ()) -> StreamProgram:
         """This network on a window of the last events, every hop; see `models.event2vec.stream`.
 
+        Networks with a `time_scale` make their tokens once per event, see `models.event2vec.once`.
+
         Args:
             front_end: Sensor, window and hop.
             labels: Class names in logit order.
         """
+        if self.config.time_scale is not None:
+            return once_program(self, front_end, labels)
         return stream_program(self, front_end, labels)

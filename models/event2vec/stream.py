@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.event2vec.config import Event2VecConfig
 from models.event2vec.encoder import encode, mean
 from models.event2vec.events import gaps, scale
 from neurocompile.program import ProgramSpec, StageSpec, StateSpec, StreamProgram, TensorSpec, Trigger
@@ -39,7 +40,7 @@ class WindowStage(nn.Module):
 
     def forward(self, token: Tensor, time: Tensor, intensity: Tensor | None = None) -> tuple[Tensor]:
         """(N,) tokens, (N,) ticks, (N,) intensities of a network for clusters -> (d,)."""
-        place = self.embed_net(self.points(token))
+        place = self.embed_net(points(self.config, token, self.embed_net.embed[0].weight.dtype))
         since = (time - time[:1]).to(place.dtype)
         # Times do not decrease, so the last is the largest.
         tokens = place[None] + self.tpe(gaps(since / since[-1:])[None])
@@ -48,12 +49,11 @@ class WindowStage(nn.Module):
         features, _ = encode(self.backbone_net, tokens)
         return (mean(features)[0],)
 
-    def points(self, token: Tensor) -> Tensor:
-        """(N,) tokens -> (N, 3) x, y, p in [-1, 1]."""
-        width, height = self.config.width, self.config.height
-        x, row = token % width, token // width
-        dtype = self.embed_net.embed[0].weight.dtype
-        return scale(self.config, *(value.to(dtype) for value in (row // height, row % height, x)))
+
+def points(config: Event2VecConfig, token: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N,) tokens -> (N, 3) x, y, p in [-1, 1]."""
+    x, row = token % config.width, token // config.width
+    return scale(config, *(value.to(dtype) for value in (row // config.height, row % config.height, x)))
 
 
 class Readout(nn.Module):
@@ -83,22 +83,7 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
         UserError: If window or sensor do not fit it, or one of both is for clusters and the other for single events.
     """
     config = model.config
-    if front_end.intensity != config.intensity:
-        kinds = {True: "clusters with intensities", False: "single events"}
-        raise UserError(
-            f"the network takes {kinds[config.intensity]}, but its front end {kinds[front_end.intensity]}; "
-            f"set intensity of the front end to {str(config.intensity).lower()}"
-        )
-    if front_end.window % config.total_downsampling:
-        raise UserError(
-            f"a window of {front_end.window} events cannot be halved {len(config.encoders)} times by pooling; "
-            f"give a window that is a multiple of {config.total_downsampling}"
-        )
-    if (config.polarities, config.width, config.height) != (2, front_end.width, front_end.height):
-        raise UserError(
-            f"the network scales {config.polarities} polarities and {config.width} x {config.height} pixels, but its "
-            f"front end has 2 and {front_end.width} x {front_end.height}; give the sensor it was trained with"
-        )
+    check_front_end(config, front_end)
     width = config.d_model
     what = "clusters" if config.intensity else "events"
     if front_end.every > 1:
@@ -126,6 +111,26 @@ def stream_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] 
     )
     modules = {"window": WindowStage(model), "readout": Readout(model.heads)}
     return StreamProgram(spec, modules, lambda items: offline(model, items))
+
+
+def check_front_end(config: Event2VecConfig, front_end: Window) -> None:
+    """Raises `UserError` unless windows and sensor fit the network, and both are for clusters or both for events."""
+    if front_end.intensity != config.intensity:
+        kinds = {True: "clusters with intensities", False: "single events"}
+        raise UserError(
+            f"the network takes {kinds[config.intensity]}, but its front end {kinds[front_end.intensity]}; "
+            f"set intensity of the front end to {str(config.intensity).lower()}"
+        )
+    if front_end.window % config.total_downsampling:
+        raise UserError(
+            f"a window of {front_end.window} events cannot be halved {len(config.encoders)} times by pooling; "
+            f"give a window that is a multiple of {config.total_downsampling}"
+        )
+    if (config.polarities, config.width, config.height) != (2, front_end.width, front_end.height):
+        raise UserError(
+            f"the network scales {config.polarities} polarities and {config.width} x {config.height} pixels, but its "
+            f"front end has 2 and {front_end.width} x {front_end.height}; give the sensor it was trained with"
+        )
 
 
 def offline(model: Event2Vec, items: Mapping[str, np.ndarray]) -> np.ndarray:

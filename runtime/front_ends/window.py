@@ -102,7 +102,17 @@ class Window:
         return (self.window + item * self.hop) * self.every
 
     def open(self, tick_us: float = 1.0) -> WindowStream:
-        """A stream at its beginning; what a tick lasts makes no difference to the items."""
+        """A stream at its beginning, of a sensor whose tick lasts `tick_us` microseconds.
+
+        Raises:
+            UserError: If the model is not scaled, so that it counts microseconds, and a tick is none. What a tick lasts
+                makes no difference to scaled models.
+        """
+        if not self.scaled and tick_us != 1:
+            raise UserError(
+                f"this model counts microseconds, but a tick of this recording lasts {tick_us} us; "
+                "write it again with times in microseconds"
+            )
         return WindowStream(self)
 
 
