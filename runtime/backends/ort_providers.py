@@ -126,7 +126,8 @@ def open_stage(
         if strict:
             made.add_session_config_entry(STRICT, "1")
         try:
-            session = ort.InferenceSession(graph, made, providers=providers)
+            # Its own fallback would go on with another provider and without these options.
+            session = ort.InferenceSession(graph, made, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exception types are private to its binding.
             first = first or error
             continue

@@ -64,7 +64,8 @@ class Binding:
 class InferenceSession:
     owner: Fake
 
-    def __init__(self, graph: bytes, options: SessionOptions, providers: list) -> None:
+    def __init__(self, graph: bytes, options: SessionOptions, providers: list, enable_fallback: int = 1) -> None:
+        assert not enable_fallback, "onnxruntime would go on with another provider than the one asked for"
         names = [name for name, _ in providers]
         self.options = dict(providers)
         self.captures = self.options[names[0]].get(GRAPH) == "1"
