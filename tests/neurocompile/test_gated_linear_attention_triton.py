@@ -35,8 +35,8 @@ CASES = [
         (1, 100, 2, 2, 32, 40, "float16", 0.0, (32, 32)),
         (1, 111, 2, 1, 16, 16, "float16", "extreme", (16, 16)),
         # The blocks of compute capability 8.0.
-        (1, 150, 2, 1, 64, 64, "float32", 2.0, ()),
-        (1, 150, 2, 1, 64, 64, "float16", 4.0, ()),
+        (1, 90, 1, 1, 64, 64, "float32", 2.0, ()),
+        (1, 150, 1, 1, 64, 64, "float16", 4.0, ()),
     ]
 ]
 PROBES = [["errors", {"case": case, "blocks": blocks}] for case, blocks in CASES]
