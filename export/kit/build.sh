@@ -19,8 +19,19 @@ run() {
   [ -n "$dry" ] || "$@"
 }
 
+# Stops unless every file is the one that was exported.
+whole() {
+  local said
+  echo "+ sha256sum --check SHA256SUMS"
+  [ -z "$dry" ] || return 0
+  if said=$(cd "$here" && LC_ALL=C sha256sum --quiet --check SHA256SUMS 2> /dev/null); then return 0; fi
+  said=${said:-SHA256SUMS:}
+  echo "error: ${said%%:*} of this kit is not the file that was exported; copy the kit again" >&2
+  exit 1
+}
+
 export PYTHONPATH="$here"
-run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"
+whole
 plugins="$here/@NAME@.neuro/build_plugins.sh"
 if [ -e "$plugins" ]; then
   # Without them the engines are refused below, in a sentence of its own.

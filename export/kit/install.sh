@@ -22,6 +22,17 @@ run() {
   [ -n "$dry" ] || "$@"
 }
 
+# Stops unless every file is the one that was exported.
+whole() {
+  local said
+  echo "+ sha256sum --check SHA256SUMS"
+  [ -z "$dry" ] || return 0
+  if said=$(cd "$here" && LC_ALL=C sha256sum --quiet --check SHA256SUMS 2> /dev/null); then return 0; fi
+  said=${said:-SHA256SUMS:}
+  echo "error: ${said%%:*} of this kit is not the file that was exported; copy the kit again" >&2
+  exit 1
+}
+
 if [ -z "$release" ] && [ -r /etc/nv_tegra_release ]; then
   # "# R36 (release), REVISION: 4.3, ..."
   release=$(sed -n 's/^# \(R[0-9]*\) (release), REVISION: \([0-9]*\).*/\1.\2/p' /etc/nv_tegra_release)
@@ -55,7 +66,7 @@ if [ -e "$here/@NAME@.neuro/build_plugins.sh" ]; then
 fi
 echo "Jetson Linux $release, TensorRT $tensorrt; the kit was exported for TensorRT @TENSORRT@"
 
-run sh -c "cd '$here' && sha256sum --quiet --check SHA256SUMS"
+whole
 run sudo apt-get update
 # shellcheck disable=SC2086
 run sudo apt-get install --yes --no-install-recommends $packages

@@ -141,7 +141,7 @@ def test_dry_runs_change_nothing(kit):
 def test_build_begins_with_the_plugins(with_plugins):
     done = script(with_plugins, "build.sh", "--dry-run")
     steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("+ ")]
-    assert steps[:2] == ["sh", "bash"]
+    assert steps[:2] == ["sha256sum", "bash"]
     assert steps[-1] == "python3"
     assert f"{with_plugins}/tiny.neuro/build_plugins.sh --dry-run" in done.stdout
     if "is not found; install" in done.stderr:
@@ -155,10 +155,31 @@ def test_build_checks_the_sums_and_then_asks_for_the_device(kit, tmp_path):
     assert "tiny.neuro cannot run here: it was built for jetson-orin" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: the engines do not hold here, and this kit has no library")
     (copy / "runtime" / "engines.py").write_text("changed")
-    done = script(copy, "build.sh")
-    assert done.returncode != 0
-    assert "runtime/engines.py: FAILED" in done.stdout
-    assert "runtime.verify" not in done.stdout
+    refused_whole(copy, "runtime/engines.py")
+
+
+def refused_whole(kit: Path, name: str) -> None:
+    for command in (("build.sh",), ("install.sh", "--release", "R36.4")):
+        done = script(kit, *command)
+        assert done.returncode == 1
+        assert done.stderr == f"error: {name} of this kit is not the file that was exported; copy the kit again\n"
+        assert "runtime.verify" not in done.stdout
+        assert "apt-get" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["tiny.neuro/manifest.json", "recording.npz", "SHA256SUMS"])
+def test_a_kit_with_a_changed_or_missing_file_does_nothing(kit, tmp_path, name):
+    copy = shutil.copytree(kit, tmp_path / "copy.kit")
+    if name == "SHA256SUMS":
+        (copy / name).unlink()
+    else:
+        data = bytearray((copy / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / name).write_bytes(data)
+    refused_whole(copy, name)
+    if name == "recording.npz":
+        (copy / name).unlink()
+        refused_whole(copy, name)
 
 
 def test_a_kit_is_for_tensorrt_on_a_jetson():
