@@ -11,7 +11,10 @@ from torch import nn
 from neurocompile.capture import capture_module
 from neurocompile.ops.lif import Neuron, lif, step
 from neurocompile.ops.lif.reference import lif as reference
+from neurocompile.passes.hoist import hoist
 from neurocompile.passes.native import native
+from neurocompile.passes.typed import typed
+from neurocompile.targets.trt import rtx
 
 NAMES = ["x", "decay", "v"]
 PARAMETRIC = Neuron()
@@ -170,3 +173,46 @@ def test_a_compiled_layer_trains_like_an_eager_one():
     torch.compile(compiled, backend="aot_eager", fullgraph=True)(x).backward()
     for (name, one), two in zip(eager.named_parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Network(nn.Module):
+    """Neurons between two products, from rest."""
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.neuron = neuron
+        self.first, self.second = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        spikes, last = lif(self.first(x), 0.3, None, self.neuron)
+        return self.second(spikes), last
+
+
+@pytest.mark.parametrize("hoisted", [False, True])
+@pytest.mark.parametrize("neuron", [Neuron(threshold=0.7), ELSEWHERE])
+def test_membranes_stay_in_float32_in_a_graph_of_lower_precision(neuron, hoisted):
+    """A membrane that is rounded between steps fires elsewhere; a start of zero may be a constant by then."""
+    torch.manual_seed(0)
+    model = capture_module(Network(neuron).eval(), "op", [torch.randn(4, 6)], ["x"], ["y", "last"])
+    if hoisted:
+        hoist(model)
+    native(model)
+    typed(model, "bf16")
+    neurons = [node for node in model.graph if "/LIF/" in (node.name or "")]
+    kinds = ("Add", "Mul", "Sub", "Where", "GreaterOrEqual")
+    steps = [node for node in neurons if node.op_type in kinds and not node.name.endswith("to_fp32")]
+    assert len(steps) >= 4 * 4
+    for node in steps:
+        floats = [value.dtype for value in (*node.inputs, *node.outputs) if value.dtype != ir.DataType.BOOL]
+        assert set(floats) == {ir.DataType.FLOAT}, node.name
+    assert any(value.dtype == ir.DataType.BFLOAT16 for node in model.graph for value in node.outputs)
+
+
+def test_a_strongly_typed_builder_takes_the_plain_layers():
+    if reason := rtx.obstacle():
+        pytest.skip(reason)
+    model = capture_module(Network(SAMPLER).eval(), "op", [torch.randn(4, 6)], ["x"], ["y", "last"])
+    native(model)
+    typed(model, "bf16")
+    report = rtx.check("op", ir.serde.serialize_model(model).SerializeToString(), (86,))
+    assert report["layers"] > 4 * 4
