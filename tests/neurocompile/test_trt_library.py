@@ -246,7 +246,10 @@ for name in names:
     creator = registry.get_creator(name, "1", "neurocompile")
     plugin = creator.create_plugin("node", trt.PluginFieldCollection([]), trt.TensorRTPhase.BUILD)
     kinds = (getattr(trt.PluginCapabilityType, kind) for kind in ("CORE", "BUILD", "RUNTIME"))
-    print(name, *(plugin.get_capability_interface(kind).interface_info.kind for kind in kinds))
+    core, build, runtime = map(plugin.get_capability_interface, kinds)
+    print(*(each.interface_info.kind for each in (core, build, runtime)), build.interface_info.major)
+    print(core.plugin_name, core.plugin_version, core.plugin_namespace)
+    print(build.num_outputs, build.format_combination_limit, build.metadata_string, build.timing_cache_id)
     found = creator.create_plugin("node", trt.PluginFieldCollection([]), trt.TensorRTPhase.RUNTIME)
     print(found is None)
 """
@@ -255,13 +258,22 @@ for name in names:
 @needs_compiler
 @pytest.mark.skipif(not find_spec("tensorrt_rtx"), reason="tensorrt-rtx is not installed")
 def test_the_registry_of_a_real_tensorrt_takes_it(tmp_path):
-    """TensorRT for RTX, whose builder takes no plugins: the calls of its registry and creators cross the interface."""
+    """TensorRT for RTX, whose builder takes no plugins; its module calls functions that our declarations put in order."""
     path = tools.compile_library(IMAGES, tmp_path, "11.0")
     names = [image.name for image in IMAGES]
     done = tools.call([sys.executable, "-c", REAL, path, *names])
     assert done.returncode == 0, done.stderr
-    kinds = "PLUGIN_V3ONE_CORE PLUGIN_V3ONE_BUILD PLUGIN_V3ONE_RUNTIME"
-    assert done.stdout.splitlines() == [line for name in names for line in (f"{name} {kinds}", "True")]
+    expected = [
+        line
+        for name in names
+        for line in (
+            "PLUGIN_V3ONE_CORE PLUGIN_V3ONE_BUILD PLUGIN_V3ONE_RUNTIME 2",
+            f"{name} 1 neurocompile",
+            f"2 100 {name} {name}",
+            "True",
+        )
+    ]
+    assert done.stdout.splitlines() == expected
 
 
 def test_what_remains_is_one_sentence_and_a_script(tmp_path):
