@@ -20,6 +20,9 @@ from runtime.providers import CPU, CUDA, TENSORRT
 NAMES = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider", TENSORRT: "TensorrtExecutionProvider"}
 GRAPH_ID = "gpu_graph_id"
 STRICT = "session.disable_cpu_ep_fallback"
+FATAL = 4
+"""The level of ONNX Runtime's log at which nothing but its own end is written."""
+
 LIBRARIES = {CUDA: "CUDA 13 and cuDNN 9", TENSORRT: "CUDA 13 and TensorRT 10 (libnvinfer.so.10; 11 is not used)"}
 
 
@@ -121,10 +124,13 @@ def open_stage(
         UserError: If ONNX Runtime refuses the graph, or cannot load the provider's libraries.
     """
     first: Exception | None = None
+    if provider.name != CPU:
+        ort.set_default_logger_severity(FATAL)  # What it says while trying is said here, in one sentence.
     for how, providers, strict in provider.attempts(stage, capture):
         made = options()
         if strict:
             made.add_session_config_entry(STRICT, "1")
+            made.log_severity_level = FATAL
         try:
             # Its own fallback would go on with another provider and without these options.
             session = ort.InferenceSession(graph, made, providers=providers, enable_fallback=0)
@@ -139,8 +145,9 @@ def open_stage(
             )
         return session, how
     reason = " ".join(str(first).split())[:300]
+    needs = f", which needs {LIBRARIES[provider.name]}" if provider.name in LIBRARIES else ""
     raise UserError(
-        f"ONNX Runtime {ort.__version__} refuses the graph of stage {stage!r} on {provider.name}: {reason}"
+        f"ONNX Runtime {ort.__version__} refuses the graph of stage {stage!r} on {provider.name}{needs}: {reason}"
     ) from first
 
 

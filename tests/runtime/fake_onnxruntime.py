@@ -129,5 +129,8 @@ class Fake:
         value.ortvalue_from_numpy = classmethod(lambda cls, array, device="cpu", number=0: cls(array, device))
         self.OrtValue = value
 
+    def set_default_logger_severity(self, severity: int) -> None:
+        assert severity == 4
+
     def get_available_providers(self) -> list[str]:
         return self.providers

@@ -169,7 +169,11 @@ def test_a_bundle_with_a_form_for_accelerators(toy, tmp_path, fake):
         ({"providers": (fakes.CUDA,)}, "tensorrt", "(it has cpu, cuda); pip install onnxruntime-gpu in its place"),
         ({"loads": False}, "cuda", "cannot load its provider for cuda here; it needs CUDA 13 and cuDNN 9"),
         ({"loads": False}, "tensorrt", "libnvinfer.so.10; 11 is not used"),
-        ({"refuse": lambda *_: "no\nkernel"}, "cuda", "refuses the graph of stage 'chunk' on cuda: no kernel"),
+        (
+            {"refuse": lambda *_: "no\nkernel"},
+            "cuda",
+            "stage 'chunk' on cuda, which needs CUDA 13 and cuDNN 9: no kernel",
+        ),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(toy_bundle, fake, settings, provider, words):
