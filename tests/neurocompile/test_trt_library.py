@@ -258,7 +258,7 @@ for name in names:
 @needs_compiler
 @pytest.mark.skipif(not find_spec("tensorrt_rtx"), reason="tensorrt-rtx is not installed")
 def test_the_registry_of_a_real_tensorrt_takes_it(tmp_path):
-    """TensorRT for RTX, whose builder takes no plugins; its module calls functions that our declarations put in order."""
+    """TensorRT for RTX, whose builder takes none; its module calls functions in the order that we declare."""
     path = tools.compile_library(IMAGES, tmp_path, "11.0")
     names = [image.name for image in IMAGES]
     done = tools.call([sys.executable, "-c", REAL, path, *names])
