@@ -6,7 +6,8 @@
 Scales of x come from a calibration: its largest magnitude, so that nothing which was seen is cut off. Before x is
 rounded its channels may be brought to more equal magnitudes by a constant vector of powers of two, which the weights
 take back (after Xiao et al. 2023, "SmoothQuant", equation 4, α = 1/2); this happens where it makes the error on the
-recording smaller.
+recording smaller. A product whose result would be off by more than the declared bound of parity, in the root mean
+square over the recording, is left out: it would use up the bound alone.
 Weights are rounded so that results change least (`neurocompile.compensated`).
 """
 
@@ -28,6 +29,7 @@ from neurocompile.compensated import (
     nearest_int8,
     scales_int8,
 )
+from neurocompile.parity import BOUNDS
 from neurocompile.products import Product, find_products
 
 LARGEST = {"int8": float(LARGEST_INT8), "fp8": LARGEST_FP8}
@@ -36,9 +38,6 @@ SMALLEST = 16
 """Products of fewer inputs or outputs than this gain nothing: it is the grain of the hardware's matrix units."""
 
 BALANCE = 0.5
-WORST = {"int8": 0.05, "fp8": 0.1}
-"""A product whose result would be off by more than this share, in the root mean square, stays out."""
-
 FAINT = 1e-4
 """Channels are not raised beyond what one of this share of the largest magnitude needs."""
 
@@ -137,11 +136,11 @@ def _choices(products: list[Product], calibration: Calibration, dtype: str) -> d
     )
     errors = [sum(choice.error**2 for choice in made.values()) for made in (plain, equal)]
     chosen = equal if errors[1] < WORTH * errors[0] else plain
-    return {key: choice if choice.error <= WORST[dtype] else _too_far(choice, dtype) for key, choice in chosen.items()}
+    return {key: choice if choice.error <= BOUNDS[dtype] else _too_far(choice, dtype) for key, choice in chosen.items()}
 
 
 def _too_far(choice: Choice, dtype: str) -> str:
-    return f"its error on the recording would be {choice.error:.1e}, beyond {WORST[dtype]:.0e}"
+    return f"its error on the recording would be {choice.error:.1e}, beyond {BOUNDS[dtype]:.1e}"
 
 
 def _made(matrix: np.ndarray, inputs: Inputs, dtype: str, equaliser: np.ndarray | None) -> Choice:

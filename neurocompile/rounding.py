@@ -23,6 +23,8 @@ from neurocompile.program import StreamProgram
 
 LARGEST_INT8 = 127
 GRAIN = 16
+NOTHING = 1e-30
+"""Stands for the largest of numbers that are all zero."""
 
 
 def rounded(program: StreamProgram, dtype: str) -> StreamProgram:
@@ -139,13 +141,13 @@ def to_bf16(weight: Tensor) -> Tensor:
 
 def to_int8(weight: Tensor) -> Tensor:
     """The nearest of 255 evenly spaced numbers per slice of the first axis."""
-    largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    largest = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True).clamp(min=NOTHING)
     return (weight * (LARGEST_INT8 / largest)).round() * (largest / LARGEST_INT8)
 
 
 def to_fp8(weight: Tensor) -> Tensor:
     """The nearest numbers of the format E4M3, times one scale that fits the largest."""
-    scale = weight.abs().amax().clamp(min=torch.finfo(torch.float32).tiny) / torch.finfo(torch.float8_e4m3fn).max
+    scale = weight.abs().amax().clamp(min=NOTHING) / torch.finfo(torch.float8_e4m3fn).max
     return (weight / scale).to(torch.float8_e4m3fn).to(weight.dtype) * scale
 
 

@@ -221,6 +221,7 @@ def test_the_yardstick_rounds_both_operands(dtype):
     wanted = hidden @ second.weight.detach().bfloat16().double().numpy().T + second.bias.detach().double().numpy()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), EightBitProducts(dtype, torch.bfloat16):
         got = module(x).double().numpy()
+        assert torch.isfinite(module(torch.zeros(2, K))).all()
     np.testing.assert_allclose(got, wanted, atol=2**-7 * np.abs(wanted).max())
     with torch.inference_mode():
         assert np.abs(module(x).double().numpy() - wanted).max() > 1e-3
