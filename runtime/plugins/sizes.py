@@ -21,8 +21,6 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "max": max,
     "min": min,
 }
-_CPP = {"+": "({} + {})", "-": "({} - {})", "*": "({} * {})", "//": "({} / {})", "cdiv": "cdiv({}, {})"}
-_CPP |= {name: f"std::{name}<int64_t>({{}}, {{}})" for name in ("max", "min")}
 
 
 class _Arithmetic:
@@ -130,18 +128,6 @@ def fold(
 def evaluate(size: Size, shapes: Sequence[Sequence[int]]) -> int:
     """The number, given the shapes of all inputs."""
     return fold(size, int, lambda i, axis: int(shapes[i][axis]), lambda name, a, b: OPERATIONS[name](a, b))
-
-
-def to_cpp(size: Size, dim: Callable[[int, int], str] = lambda i, axis: f"inputs[{i}].d[{axis}]") -> str:
-    """A C++ expression of type `int64_t`.
-
-    It wants `<algorithm>` and `inline int64_t cdiv(int64_t a, int64_t b) { return (a + b - 1) / b; }`.
-
-    Args:
-        size: What to write.
-        dim: Writes a length, which has to be an `int64_t`.
-    """
-    return fold(size, lambda value: f"INT64_C({value})", dim, lambda name, a, b: _CPP[name].format(a, b))
 
 
 def to_json(size: Size) -> Any:
