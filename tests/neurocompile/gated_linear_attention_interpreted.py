@@ -112,6 +112,32 @@ def split(case: dict, marks: list[int], blocks: list[int]) -> float:
     return max(relative(torch.cat(pieces, 1), whole), relative(state, last))
 
 
+def padded(lengths: list[int], blocks: list[int]) -> dict[str, float]:
+    """A padded batch against its sequences one by one: largest difference, and largest gradient of the padding."""
+    cut(*blocks)
+    case = {"batch": 1, "heads": 2, "keys": 1, "width": 8, "out": 6, "gate": 1.0, "dtype": "float32"}
+    alone = [inputs(case | {"steps": length}) for length in lengths]
+    whole = [torch.full((len(lengths), max(lengths), *value.shape[2:]), 9.0) for value in alone[0][:4]]
+    whole[3].fill_(-0.5)
+    whole.append(torch.cat([given[4] for given in alone]))
+    d_o, d_last = weights(whole)
+    for row, (length, given) in enumerate(zip(lengths, alone, strict=True)):
+        d_o[row, length:] = 0
+        for value, part in zip(whole, given[:4], strict=False):
+            value[row, :length] = part[0]
+    d_last.zero_()
+    o, _, *gradients = both(whole, d_o, d_last)
+    difference = leak = 0.0
+    for row, (length, given) in enumerate(zip(lengths, alone, strict=True)):
+        one, _, *own = both(given, d_o[row : row + 1, :length].contiguous(), d_last[row : row + 1])
+        for got, want in zip((o, *gradients[:4]), (one, *own[:4]), strict=True):
+            difference = max(difference, relative(got[row, :length], want[0]))
+        difference = max(difference, relative(gradients[4][row], own[4][0]))
+        if length < max(lengths):
+            leak = max(leak, *(float(value[row, length:].abs().max()) for value in gradients[:4]))
+    return {"difference": difference, "leak": leak}
+
+
 def empty() -> list[list[int]]:
     """Shapes of everything for no sequence."""
     case = {"batch": 0, "steps": 3, "heads": 4, "keys": 2, "width": 8, "out": 6, "gate": 1.0, "dtype": "float32"}
@@ -129,7 +155,7 @@ def poison() -> None:
     torch.empty = spoilt
 
 
-PROBES = {probe.__name__: probe for probe in (errors, after_a_shut_gate, split, empty)}
+PROBES = {probe.__name__: probe for probe in (errors, after_a_shut_gate, split, padded, empty)}
 
 if __name__ == "__main__":
     poison()

@@ -97,6 +97,35 @@ def test_steps_carry_the_state_through_any_split(heads, keys):
     torch.testing.assert_close(now, last[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("op", [gated_linear_attention, lambda *given: sums(*given)], ids=["processor", "devices"])
+def test_a_padded_batch_equals_its_sequences_and_padding_gets_no_gradient(op):
+    lengths, fill = (130, 63, 1), 9.0
+    alone = [make_inputs(1, length, 4, 2, seed=length) for length in lengths]
+    whole = [torch.full((3, 130, *value.shape[2:]), fill, dtype=torch.float64) for value in alone[0][:4]]
+    whole.append(torch.cat([given[4] for given in alone]))
+    for row, given in enumerate(alone):
+        for value, part in zip(whole, given[:4], strict=False):
+            value[row, : part.shape[1]] = part[0]
+    whole[3].clamp_(max=0.0)
+
+    def gradients(given, length):
+        leaves = [value.detach().requires_grad_() for value in given]
+        o, _ = op(*leaves)
+        draw = torch.randn(130, 4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        mask = torch.arange(o.shape[1]) < torch.as_tensor(length)[:, None]
+        total = (o * draw[: o.shape[1]] * mask[..., None, None]).sum()
+        return o, torch.autograd.grad(total, leaves)
+
+    o, got = gradients(whole, lengths)
+    for row, (length, given) in enumerate(zip(lengths, alone, strict=True)):
+        one, want = gradients(given, [length])
+        torch.testing.assert_close(o[row, :length], one[0], rtol=1e-11, atol=1e-11)
+        for actual, expected in zip(got[:4], want[:4], strict=True):
+            torch.testing.assert_close(actual[row, :length], expected[0], rtol=1e-10, atol=1e-10)
+            assert (actual[row, length:] == 0).all()
+        torch.testing.assert_close(got[4][row], want[4][0], rtol=1e-10, atol=1e-10)
+
+
 def test_unwritten_memory_would_show():
     inputs = make_inputs(2, 100)
     torch.utils.deterministic.fill_uninitialized_memory = True

@@ -45,6 +45,7 @@ PROBES += [
     ["after_a_shut_gate", {"steps": 90, "shut": 37, "blocks": [16, 16]}],
     ["after_a_shut_gate", {"steps": 90, "shut": 37, "blocks": [64, 16]}],
     ["split", {"case": CASES[4][0] | {"steps": 150}, "marks": [1, 18, 100], "blocks": [32, 16]}],
+    ["padded", {"lengths": [50, 33, 1], "blocks": [32, 16]}],
     ["empty", {}],
 ]
 
@@ -89,6 +90,12 @@ def test_nothing_passes_a_gate_that_is_shut(interpreted):
 def test_the_state_carries_a_sequence_over_any_split(interpreted):
     (difference,) = answers(interpreted, "split")
     assert difference <= 2e-6
+
+
+def test_a_padded_batch_equals_its_sequences_and_padding_gets_no_gradient(interpreted):
+    (answer,) = answers(interpreted, "padded")
+    assert answer["difference"] <= 2e-6
+    assert answer["leak"] == 0
 
 
 def test_no_sequence_has_empty_answers(interpreted):
