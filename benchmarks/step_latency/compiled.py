@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.step_latency.figures import row
 from benchmarks.step_latency.floor import Core, Work, work
+from benchmarks.step_latency.gather import gather_ns
 from benchmarks.step_latency.loop import Loop, Recording, Spent
 from benchmarks.step_latency.python_loop import rate_of
 from benchmarks.step_latency.stages import instrumented, stage_times
@@ -70,11 +71,14 @@ class Compiled:
     def works(self) -> dict[str, Work]:
         """What each stage cannot do without."""
         loops = lower(self.subject.graphs)
-        items = front_end(self.subject.spec.front_end).open(1.0).push(self.subject.events)
-        distinct = len(np.unique(items["token"]))
+        distinct = len(np.unique(self.tokens()))
         tools = toolchain("native")
         form = format_of(self.dtype, tools.compiler.macros(tools.flags))
         return work(self.subject.spec, loops, form, distinct)
+
+    def tokens(self) -> np.ndarray:
+        """Of the recording's items."""
+        return front_end(self.subject.spec.front_end).open(1.0).push(self.subject.events)["token"]
 
     def round(self) -> None:
         """One pass without clock reads, one in bulk, one with a clock around every event, one around every block."""
@@ -142,10 +146,17 @@ class Compiled:
             "over_floor": processor / core.mean_ns(works),
             "ordinary": ordinary,
             "ordinary_ns": kinds[ordinary]["ns"],
+            "gather_ns": self._gather(works, ordinary),
             "ordinary_over_floor": kinds[ordinary]["ns"] / kinds[ordinary]["floor_ns"],
             "kinds": kinds,
             "stages": stages,
         }
+
+    def _gather(self, works: dict[str, Work], ordinary: str) -> float:
+        if ordinary not in works:
+            return 0.0
+        vocabulary = int(self.subject.spec.front_end["vocabulary"])
+        return gather_ns(works, ordinary, self.tokens(), vocabulary, self.folder)
 
     def _stage_times(self, rounds: int) -> dict[str, Any]:
         spec, folder = self.subject.spec, self.folder / "stages"

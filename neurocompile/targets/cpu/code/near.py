@@ -1,8 +1,7 @@
 """Where angles and exponents are small: functions without reduction of their argument.
 
 exp, sin and cos of a product s · w of a number s and constants w need no reduction while |s| max |w| is at most
-ln 2 / 2 or π / 4. Their nests are written twice, and s chooses. Both ways are the same polynomials of the same
-argument, as the other one would only subtract 0 and multiply by 1.
+ln 2 / 2 or π / 2. Their nests are written twice, and s chooses.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from neurocompile.lowering.loops import Apply, Let, Load, Nest
 from neurocompile.targets.cpu.placement.layout import Weights
 
-REACH = {"exp": log(2) / 2, "sin": pi / 4, "cos": pi / 4}
+REACH = {"exp": log(2) / 2, "sin": pi / 2, "cos": pi / 2}
 MARGIN = 1 - 2.0**-16
 
 
