@@ -1,8 +1,8 @@
 """The code that plugins of TensorRT embed, launched through the CUDA driver as an image says.
 
 TensorRT is not needed: this shows that code, order of arguments, integers, grids and memory between launches are right,
-as PTX, which ahead-of-time plugins hand to TensorRT, whole and cut into plugins of one launch, and as machine code,
-which C++ plugins load. It does not show what TensorRT makes of them.
+as PTX, which C++ plugins load whole and ahead-of-time plugins hand to TensorRT cut into plugins of one launch, and as
+machine code. It does not show what TensorRT makes of them.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ print(module.workspace(made, library, image, given), module.run(made, library, i
 """
 
 
+@pytest.mark.slow
 def test_what_calls_the_class_hands_over_what_it_was_given(tmp_path):
     image, log = tools.chain(), tmp_path / "driver.log"
     library, made = tools.compile_library([image], tmp_path), shared(tmp_path, "runner.cpp", "librunner.so")
