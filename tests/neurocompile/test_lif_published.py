@@ -137,3 +137,53 @@ def test_spikingjellys_neuron_is_the_one_of_i2e(v_reset, decay_input, detach_res
     (spikes * weights).sum().backward()
     (theirs * weights).sum().backward()
     torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-9)
+
+
+class Residual:
+    """An I2E network, MS-ResNet-18, in evaluation mode: lif before every convolution, residuals on membrane inputs."""
+
+    def __init__(self, state):
+        self.state = {key: torch.from_numpy(value) for key, value in state.items()}
+        self.counts = {}
+
+    def fire(self, name, x):
+        spikes, _ = lif(x, 0.5, None, RESNET)
+        self.counts[name] = spikes.flatten(2).sum(2).long()
+        return spikes
+
+    def layer(self, conv, norm, x, stride=1, padding=0):
+        steps = x.shape[:2]
+        x = torch.conv2d(x.flatten(0, 1), self.state[f"{conv}.weight"], stride=stride, padding=padding)
+        mean, var, weight, bias = (
+            self.state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return torch.nn.functional.batch_norm(x, mean, var, weight, bias).unflatten(0, steps)
+
+    def __call__(self, x):
+        x = self.layer("conv1", "bn1", x, 2, 3)
+        x = torch.max_pool2d(x.flatten(0, 1), 3, 2, 1).unflatten(0, x.shape[:2])
+        for stage in range(1, 5):
+            for block in range(2):
+                at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+                y = self.layer(f"{at}.conv1", f"{at}.bn1", self.fire(f"{at}.sn1", x), stride, 1)
+                y = self.layer(f"{at}.conv2", f"{at}.bn2", self.fire(f"{at}.sn2", y), 1, 1)
+                if stride == 2:
+                    skipped = self.fire(f"{at}.downsample.0", x)
+                    x = self.layer(f"{at}.downsample.1", f"{at}.downsample.2", skipped, 2)
+                x = x + y
+        spikes = self.fire("sn1", x.mean((-2, -1)).unsqueeze(-1)).squeeze(-1)
+        return (spikes @ self.state["fc.weight"].T + self.state["fc.bias"]).mean(0)
+
+
+def test_the_golden_network_of_i2e_to_the_last_bit(golden):
+    """Weights for which every sum is exact: many membranes are at the threshold, so `>=` and the reset are tested."""
+    data = golden.arrays("i2e_snn_exact_resnet18_w8")
+    network = Residual({key.removeprefix("sd/"): data[key] for key in data if key.startswith("sd/")})
+    shape = tuple(data["event_shape"])
+    events = np.unpackbits(data["events_packed"], axis=1)[:, : math.prod(shape)].reshape(-1, *shape)
+    logits = network(torch.from_numpy(events).float().transpose(0, 1))
+    assert np.array_equal(logits.numpy(), data["logits"])
+    wanted = {key.removeprefix("spikes/"): data[key] for key in data if key.startswith("spikes/")}
+    assert set(wanted) <= set(network.counts)
+    for name, counts in wanted.items():
+        assert np.array_equal(network.counts[name].numpy(), counts), name
