@@ -10,18 +10,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
+import triton
 
 from neurocompile.ops.plugin_plan import PLANNED, planner
 from neurocompile.targets.trt.plugins import ptx
 from neurocompile.targets.trt.plugins.compiled import PTX_VERSIONS, SHARED_LIMIT, compile_plan
 from neurocompile.targets.trt.plugins.flow import flow
 from neurocompile.targets.trt.plugins.series import series
-from runtime.errors import InternalError
+from runtime.errors import InternalError, UserError
 from runtime.plugins.image import PluginImage
 from runtime.plugins.sizes import evaluate
 
@@ -247,6 +249,22 @@ def test_what_plugins_cannot_have_is_found(images):
         ptx.parameters(text.replace(".param .u32", ".param .f32"))
     with pytest.raises(InternalError, match="the assembler refuses the PTX of scan_kernel"):
         ptx.assemble(text.replace("ld.param.b32", "ld.param.b31"), 87)
+
+
+def test_memory_that_plugins_cannot_have_is_refused(monkeypatch):
+    made = triton.compile
+
+    def scratch(*arguments, **options):
+        binary = made(*arguments, **options)
+        return SimpleNamespace(asm=binary.asm, metadata=binary.metadata._replace(global_scratch_size=128))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(triton, "compile", scratch)
+        with pytest.raises(InternalError, match="scan_kernel wants global_scratch_size of 128 bytes"):
+            compiled("scan in one launch", 87)
+    monkeypatch.setattr("neurocompile.targets.trt.plugins.compiled.SHARED_LIMIT", 1024)
+    with pytest.raises(UserError, match=r"needs 16384 bytes of shared memory on sm_87.*export without plugins"):
+        compiled("scan in one launch", 87)
 
 
 def test_a_store_through_an_input_shows(images):
