@@ -65,7 +65,23 @@ def test_spans_reach_from_runs_to_whole_recordings():
     assert min(np.ptp(places(draw(whole, 60, "random_sample", rng(s)), whole)) for s in range(50)) > 400
 
 
-@pytest.mark.parametrize("sampler", ["random_sample", "span", "last", "none"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_runs_are_what_a_deployed_window_holds(every):
+    """Windows of a stream with this `every`, at any moment for `run` and at the end for `last`."""
+    whole = unique_points(500)
+    ends = np.arange(every * 60, 501, every) - 1
+    wanted = {tuple(range(end - every * 59, end + 1, every)) for end in range(every * 60 - every, 500)}
+    begins = set()
+    for seed in range(300):
+        rows = tuple(places(draw(whole, 60, "run", rng(seed), every), whole).tolist())
+        assert rows in wanted
+        begins.add(rows[0])
+    assert len(begins) > 150 and {begin % every for begin in begins} == set(range(every))
+    last = places(draw(whole, 60, "last", rng(), every), whole)
+    assert np.array_equal(last, np.arange(ends[-1] - every * 59, ends[-1] + 1, every))
+
+
+@pytest.mark.parametrize("sampler", ["random_sample", "span", "run", "last", "none"])
 def test_short_recordings_are_taken_whole(sampler):
     whole = points_of(40)
     sample = draw(whole, 60, sampler, rng())
