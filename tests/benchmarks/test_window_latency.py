@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.window_latency import command, reference
+from benchmarks.window_latency import command, hops, reference
 from benchmarks.window_latency.memory import peak_bytes
 from benchmarks.window_latency.table import markdown
 from models.event2vec import attention
@@ -62,3 +62,17 @@ def test_it_runs_as_typed_and_writes_what_it_prints(tmp_path, capsys):
     assert all(row["error"] <= 3e-2 and len(row["seconds"]) == 2 for row in rows.values())
     text = (tmp_path / "window_latency.md").read_text()
     assert text == markdown(report) and text in capsys.readouterr().out
+
+
+@pytest.mark.skipif(bool(cpu.availability().build), reason="no C compiler")
+def test_hops_are_timed_and_told(tmp_path, capsys):
+    options = ["--windows", "64", "--hops", "4", "--rounds", "2", "--preset", "asl_dvs", "-o", str(tmp_path)]
+    assert hops.main(options) == 0
+    report = json.loads((tmp_path / "window_hops.json").read_text())
+    (case,) = report["cases"]
+    assert case["window"] == 64 and case["hop"] == 16 and set(case["rows"]) == set(hops.GATES)
+    for row in case["rows"].values():
+        assert all(len(row[name]["seconds"]) == 2 for name in hops.SCALES)
+        work = [sum(row[name]["multiply_adds"].values()) for name in hops.SCALES]
+        assert work[1] < work[0]
+    assert "| 64 | 16 | ms, nothing forgotten |" in capsys.readouterr().out
