@@ -64,6 +64,7 @@ def test_it_runs_as_typed_and_writes_what_it_prints(tmp_path, capsys):
     assert text == markdown(report) and text in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(cpu.availability().build), reason="no C compiler")
 def test_hops_are_timed_and_told(tmp_path, capsys):
     options = ["--windows", "64", "--hops", "4", "--rounds", "2", "--preset", "asl_dvs", "-o", str(tmp_path)]
