@@ -61,6 +61,7 @@ def test_every_row_has_rates_percentiles_floor_and_error(at_once, peers, tmp_pat
     assert group["multiply_adds"] > 6656 and group["fixed"] > 4 * 6656 and group["every"] == 32
     assert sum(kind["events"] for kind in ours["kinds"].values()) == 1100
     assert ours["ordinary"] == "stage0.item" and ours["kinds"]["stage0.item"]["events"] > 1000
+    assert 0 < ours["gather_ns"] < 1e4
 
     assert [entry["sessions"] for entry in report["sessions"]["cpu-fp32"]] == [1, 16, 256]
     memory = report["session_memory"]
@@ -68,6 +69,7 @@ def test_every_row_has_rates_percentiles_floor_and_error(at_once, peers, tmp_pat
     asked = {line["what"]: line["met"] for line in report["acceptance"]}
     assert asked["cpu-fp32 over onnxruntime on the same schedule"] is True
     text = (tmp_path / "step_latency.md").read_text()
+    assert "rows of `stage0.item` by themselves" in text
     assert text.strip() in capsys.readouterr().out and "| nobody | not timed: not installed" in text
     assert (tmp_path / "step_latency.svg").stat().st_size > 10_000
 
