@@ -177,20 +177,26 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Opens the data before loggers make their folders, so that a refusal leaves nothing; starts the clock."""
-        self.datamodule.setup("fit")
+        self._open("fit")
         self._begin = time.monotonic()
+
+    def _open(self, stage: str) -> None:
+        # Sets that are cut once are cut by one process; the trainer lets the others wait for it.
+        if self.trainer.is_global_zero:
+            self.datamodule.prepare_data()
+            self.datamodule.setup(stage)
 
     def before_validate(self) -> None:
         """See `before_fit`."""
-        self.datamodule.setup("validate")
+        self._open("validate")
 
     def before_test(self) -> None:
         """See `before_fit`."""
-        self.datamodule.setup("test")
+        self._open("test")
 
     def before_predict(self) -> None:
         """See `before_fit`."""
-        self.datamodule.setup("predict")
+        self._open("predict")
 
     def after_fit(self) -> None:
         """Tests with the chosen checkpoint and writes the model and its scores."""
