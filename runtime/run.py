@@ -77,6 +77,8 @@ def _run(options: argparse.Namespace) -> int:
     session(1.0)  # A bundle that cannot run is refused before anything is printed.
     say = (lambda text: None) if options.json else (lambda text: print(text, flush=True))
     say(f"bundle    {bundle.name}  {bundle.target}  parity at export: {bundle.parity.get('status')}")
+    if options.provider != CPU:
+        say(f"provider  {options.provider}, verified on this machine")
     if len(samples) == 1:
         report, rows = _one(bundle, samples[0], options, session, options.every, say)
         reports = [report]

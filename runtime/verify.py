@@ -109,6 +109,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _show(bundle: Bundle, checks: Sequence[Check], figures: dict[str, Any], recording: str | None) -> None:
     print(f"bundle    {bundle.name}  {bundle.target}  parity at export: {figures['parity_at_export']}")
+    if figures["provider"] != CPU:
+        print(f"provider  {figures['provider']}")
     print(f"bound     {figures['bound']:.0e} of the largest value of each tensor, against the float64 reference")
     if recording:
         print(f"input     {recording}")

@@ -125,7 +125,8 @@ def test_wrong_numbers_on_a_provider_are_not_verified(toy_folder, fake, monkeypa
     good = made.OrtValue.numpy
     monkeypatch.setattr(made.OrtValue, "numpy", lambda self: good(self) * np.float32(1.01))
     assert verify.main([str(toy_folder), "--provider", "cuda"]) == 1
-    assert "FAIL" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FAIL" in out and "provider  cuda" in out
     assert not proof.verified(open_bundle(toy_folder), "cuda")
 
 
