@@ -24,7 +24,7 @@ import torch
 
 from neurocompile.program import StreamProgram
 from neurocompile.reference import reference_session
-from neurocompile.rounding import rounded
+from neurocompile.rounding import AUTOCAST, operands, rounded
 from runtime.errors import GateError, UserError
 from runtime.events.container import Recording
 from runtime.front_ends import Window, front_end
@@ -138,11 +138,14 @@ def prove(
     marks = np.union1d(marks_for(len(events), spec.period), window_ends(spec)).astype(np.int64)
     reference = reference_session(program, torch.float64, tick_us=tick_us)
     trace = record(reference, events, marks, tick_us=tick_us, source=recording.source)
-    single = compare(
-        reference_session(yardstick or rounded(program, dtype), torch.float32, tick_us=tick_us, use_chunk=True),
-        trace,
-        pieces=repeat(len(events)),
-    )
+
+    def deviations(of: StreamProgram) -> list[Deviation]:
+        session = reference_session(of, torch.float32, tick_us=tick_us, use_chunk=True)
+        return compare(session, trace, pieces=repeat(len(events)))
+
+    single, overflow = deviations(yardstick or rounded(program, dtype)), False
+    if dtype in AUTOCAST and not np.isfinite(worst(single).relative):
+        single, overflow = deviations(operands(program, dtype)), True
     bound = max(BOUNDS[dtype], min(SLACK * worst(single).relative, ROOM[dtype] * LOOSEST))
     report: dict[str, Any] = {
         "status": "proved",
@@ -151,7 +154,7 @@ def prove(
         "events": len(events),
         "sequence": recording.source,
         "offline": _offline(program, recording, trace),
-        "float32_reference": summary(single),
+        "float32_reference": {**summary(single), "overflow": overflow},
     }
     runs = [] if open_session is None else _artefact(open_session(tick_us), recording, trace, spec, seed, report)
     report["failure"] = _failure(report, runs, bound)

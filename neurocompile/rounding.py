@@ -1,7 +1,8 @@
 """The reference network in a lower precision: the yardstick for artefacts of that precision.
 
 `rounded` is for artefacts that keep weights in it and compute in float32, `autocast` for those that compute in it, and
-`eight_bit` for those whose products take operands of 8 bits.
+`eight_bit` for those whose products take operands of 8 bits. `operands` stands in for `autocast` where that leaves the
+range of its numbers.
 """
 
 from __future__ import annotations
@@ -80,17 +81,48 @@ def eight_bit(program: StreamProgram, dtype: str, low: str) -> StreamProgram:
         The program whose modules run so.
     """
     modules = autocast(program, low).modules
-    return replace(program, modules={name: _EightBit(module, dtype, AUTOCAST[low]) for name, module in modules.items()})
+    return replace(
+        program,
+        modules={name: _Within(module, EightBitProducts(dtype, AUTOCAST[low])) for name, module in modules.items()},
+    )
 
 
-class _EightBit(nn.Module):
-    def __init__(self, module: nn.Module, dtype: str, low: torch.dtype) -> None:
+def operands(program: StreamProgram, dtype: str) -> StreamProgram:
+    """The program with both operands of every product and convolution rounded just before, all else in float32.
+
+    Args:
+        program: The model's program; it is not changed.
+        dtype: `bf16` or `fp16`.
+
+    Returns:
+        The program whose modules run so.
+    """
+    mode = RoundedOperands(AUTOCAST[dtype])
+    return replace(program, modules={name: _Within(module, mode) for name, module in program.modules.items()})
+
+
+class RoundedOperands(TorchFunctionMode):
+    """Every product and convolution while it is active."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
-        self.module, self._dtype, self._low = module, dtype, low
+        self._dtype = dtype
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Rounds the first two operands of a product."""
+        if function in PRODUCTS:
+            args = (*(value.to(self._dtype).to(value.dtype) for value in args[:2]), *args[2:])
+        return function(*args, **(kwargs or {}))
+
+
+class _Within(nn.Module):
+    def __init__(self, module: nn.Module, mode: TorchFunctionMode) -> None:
+        super().__init__()
+        self.module, self._mode = module, mode
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The module's results."""
-        with EightBitProducts(self._dtype, self._low):
+        with self._mode:
             results: tuple[Tensor, ...] = self.module(*inputs)
         return results
 
@@ -154,3 +186,4 @@ def to_fp8(weight: Tensor) -> Tensor:
 FORWARD = ("diagonal_scan_states", "forgetting_attention_sums")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {"bf16": to_bf16, "int8": to_int8, "fp8": to_fp8}
+PRODUCTS = frozenset({functional.linear, functional.conv1d, torch.matmul, Tensor.matmul, Tensor.__matmul__})

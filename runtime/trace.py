@@ -154,19 +154,24 @@ def worst(deviations: list[Deviation], what: str | None = None) -> Deviation:
 
 
 def summary(deviations: list[Deviation]) -> dict[str, Any]:
-    """The figures a report prints: the worst of the readout, of any state, and over time."""
+    """The figures a report prints: the worst of the readout, of any state, and over time; `None` where not finite."""
     by_mark: dict[int, float] = {}
     for deviation in deviations:
-        by_mark[deviation.mark] = max(by_mark.get(deviation.mark, 0.0), deviation.relative)
+        by_mark[deviation.mark] = float(np.maximum(by_mark.get(deviation.mark, 0.0), deviation.relative))
     readout, overall = worst(deviations, "readout"), worst(deviations)
     return {
-        "readout_absolute": readout.absolute,
-        "readout_relative": readout.relative,
-        "worst_relative": overall.relative,
+        "readout_absolute": _finite(readout.absolute),
+        "readout_relative": _finite(readout.relative),
+        "worst_relative": _finite(overall.relative),
         "worst_tensor": overall.what,
         "worst_at_event": overall.mark,
-        "relative_by_event": {str(mark): value for mark, value in by_mark.items()},
+        "relative_by_event": {str(mark): _finite(value) for mark, value in by_mark.items()},
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no numbers that are not finite."""
+    return value if np.isfinite(value) else None
 
 
 def _deviation(mark: int, what: str, value: np.ndarray, reference: np.ndarray, k: int) -> Deviation:

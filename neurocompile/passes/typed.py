@@ -28,6 +28,8 @@ PRODUCTS = {"MatMul", "Gemm", "Conv"}
 MOVES = {"Concat", "Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 FOLLOW = {"Gelu", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Tanh", "Where", *MOVES}
 SUMS = {"Add", "Sub"}
+ARITHMETIC = frozenset((FOLLOW | SUMS) - MOVES)
+"""What lies between products. In fp16, whose bound is narrow, targets keep it in float32."""
 WIDE = {"Squeeze", *SUMS}
 """What stays in float32 behind a product of 8-bit operands."""
 

@@ -14,14 +14,13 @@ from neurocompile.graph_program import GraphProgram
 from neurocompile.passes.native import infer, native
 from neurocompile.passes.report import Change
 from neurocompile.passes.stored import stored
-from neurocompile.passes.typed import FOLLOW, MOVES, SUMS, typed
+from neurocompile.passes.typed import ARITHMETIC, typed
 from neurocompile.upcast import upcast
 
-WIDE = {"bf16": frozenset({"Conv", "Tanh", "Where"}), "fp16": frozenset(SUMS | FOLLOW) - MOVES}
+WIDE = {"bf16": frozenset({"Conv", "Tanh", "Where"}), "fp16": ARITHMETIC}
 """Operators that stay in float32.
 
-In bf16 because ONNX Runtime's CUDA provider has no documented kernel of that type. In fp16, whose bound is narrow, all
-arithmetic between products: the published Event2Vec then deviates by 3e-4 instead of 5e-4, which is a rounding unit.
+In bf16 because ONNX Runtime's CUDA provider has no documented kernel of that type.
 """
 
 PORTABLE = frozenset({"bf16"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neurocompile.targets import cpu
+from neurocompile.targets.cpu.toolchains.emulation import Emulator
 from runtime import verify
 from runtime.bundle import open_bundle
 from runtime.errors import UserError
@@ -40,7 +41,7 @@ def test_what_an_emulator_runs_is_a_proxy(run, checkpoint, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(cpu.machine, "obstacle", lambda device, **needs: "it was built for another processor")
         # No emulator at all: the program that serves a session runs right here.
-        emulator = cpu.emulation.Emulator((), "an emulator 1.0")
+        emulator = Emulator((), "an emulator 1.0")
         patch.setattr(cpu, "find_emulator", lambda architecture, device: emulator)
         answer = run("export", "--model", checkpoint, "--target", "cpu-int8", "-o", out)
     assert answer.code == 0, answer.err

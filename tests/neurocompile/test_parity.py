@@ -10,11 +10,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
+from torch import nn
 
 from neurocompile import parity
 from neurocompile.graph_program import GraphProgram
 from neurocompile.parity import marks_for, prove, shortest
 from neurocompile.program import StreamProgram
+from neurocompile.rounding import autocast
 from runtime.backends.ort import OrtExecutor
 from runtime.errors import GateError, UserError
 from runtime.events import Events, Recording
@@ -88,6 +90,37 @@ def test_what_is_right_is_proved(proof, case):
         assert 0 < report[run]["worst_relative"] < 1e-5
         assert report[run]["worst_tensor"] in {"readout", *(state.name for state in case.program.spec.states)}
     assert json.loads(json.dumps(report)) == report
+
+
+class Overflowing(nn.Module):
+    """A stage that leaves the range of its numbers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs):
+        results = self.module(*inputs)
+        return tuple(r * float("nan") if r.is_floating_point() else r for r in results)
+
+
+def test_a_yardstick_that_overflows_gives_way_to_rounded_operands(case):
+    broken = replace(case.program, modules={name: Overflowing(m) for name, m in case.program.modules.items()})
+
+    def start(tick_us: float) -> ScheduledSession:
+        return ScheduledSession(
+            case.graphs.spec, OrtExecutor(case.graphs.spec, case.graphs.serialised()), tick_us=tick_us
+        )
+
+    report = prove(case.program, start, case.recording, "fp16", yardstick=broken).report
+    assert report["float32_reference"]["overflow"]
+    # Operands of 11 bits.
+    assert 2**-15 < report["float32_reference"]["worst_relative"] < 2**-7
+    json.dumps(report, allow_nan=False)
+    mixed = autocast(case.program, "fp16")
+    assert not prove(case.program, start, case.recording, "fp16", yardstick=mixed).report["float32_reference"][
+        "overflow"
+    ]
 
 
 def test_the_trace_is_the_float64_references(proof, case, tmp_path):

@@ -9,7 +9,7 @@ from neurocompile.graph_program import GraphProgram
 from neurocompile.passes.native import infer, native
 from neurocompile.passes.quantised import quantised
 from neurocompile.passes.report import Change
-from neurocompile.passes.typed import LOW, typed
+from neurocompile.passes.typed import ARITHMETIC, LOW, typed
 from neurocompile.targets.trt.gelu import expand_gelu
 from neurocompile.targets.trt.versions import VERSIONS
 
@@ -50,8 +50,9 @@ def typed_graphs(
             changes += quantised(stage, model, eight)
             infer(model)
         if dtype in LOW:
-            wide = dtype == "bf16" and version.opset < CONV_IN_BFLOAT16
-            changes += typed(model, dtype, frozenset({"Conv"}) if wide else frozenset())
+            no_conv = dtype == "bf16" and version.opset < CONV_IN_BFLOAT16
+            wide = ARITHMETIC if dtype == "fp16" else frozenset({"Conv"} if no_conv else ())
+            changes += typed(model, dtype, wide)
         if dtype == "bf16" and version.opset >= CONV_IN_BFLOAT16:
             # Between 20 and 22 the operators used here gained types and nothing else.
             model.graph.opset_imports[""] = CONV_IN_BFLOAT16
