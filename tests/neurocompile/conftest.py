@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,6 +51,20 @@ MADE_UP = {
 """Networks for tests that need no published weights."""
 
 Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def interpret() -> Callable[[str, Any], Any]:
+    """Runs a script of this folder in a process where Triton's kernels are interpreted: questions in, answers out."""
+
+    def run(script: str, questions: Any) -> Any:
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(Path(__file__).with_name(script))]
+        done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -40,15 +37,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def interpreted():
-    """Errors of all cases, from one process that runs the kernels in Triton's interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("diagonal_scan_interpreted.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], input=json.dumps(CASES), capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def interpreted(interpret):
+    """Errors of all cases."""
+    return interpret("diagonal_scan_interpreted.py", CASES)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda index: "-".join(map(str, CASES[index].values())))

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -53,15 +50,9 @@ PROBES += [
 
 
 @pytest.fixture(scope="module")
-def interpreted():
-    """What all probes answer, from one process that runs the kernels in Triton's interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("forgetting_attention_interpreted.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], input=json.dumps(PROBES), capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def interpreted(interpret):
+    """What all probes answer."""
+    return interpret("forgetting_attention_interpreted.py", PROBES)
 
 
 def answers(interpreted, probe):

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,14 +67,10 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def interpreted():
-    """Errors of all cases, from one process that runs the kernels in Triton's interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("plugin_plans_interpreted.py")
-    sent = json.dumps([parameter.values[0] for parameter in CASES])
-    done = subprocess.run([sys.executable, str(script)], input=sent, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip((parameter.id for parameter in CASES), json.loads(done.stdout), strict=True))
+def interpreted(interpret):
+    """Errors of all cases."""
+    answers = interpret("plugin_plans_interpreted.py", [parameter.values[0] for parameter in CASES])
+    return dict(zip((parameter.id for parameter in CASES), answers, strict=True))
 
 
 @pytest.mark.parametrize(("sent", "bound"), CASES)
