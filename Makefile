@@ -32,7 +32,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format bench gpu-check oldest clean distclean
+.PHONY: help demo test test-slow lint format bench gpu-check oldest parser clean distclean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -70,6 +70,10 @@ oldest:  ## Give the tests a Python 3.10 with nothing but numpy, where there is 
 	    touch .venv-3.10/.numpy; exit 0; \
 	  fi; \
 	done; echo 'no Python 3.10 here: the tests check the syntax of runtime for it, not its imports'
+
+parser: $(dev)  ## Give the tests TensorRT for RTX (95 MB), which reads and builds trt graphs without a GPU.
+	@$(PIP) --no-build-isolation --editable '.[trt-check]' || { \
+	  echo 'TensorRT for RTX does not install here: the tests that need it are skipped, and say so'; exit 1; }
 
 clean:  ## Remove caches and build products; the environments stay.
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
