@@ -102,7 +102,7 @@ def show_export(result: Export) -> None:
     if parity["bound"] > parity["declared_bound"]:
         console.print(
             f"note      the bound is {parity['bound']:.0e} and not {parity['declared_bound']:.0e}, since this network "
-            "amplifies rounding: twice its own deviation, which stands at the end of the line of parity"
+            "amplifies rounding: at most twice its own deviation, which ends the line of parity"
         )
     console.print(f"sequence  {parity['sequence']}")
 
