@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from runtime.backends import native_window, source
+from runtime.backends.native_model import NativeModel, Position
 from runtime.bundle import Bundle
 from runtime.errors import InternalError, UserError
 from runtime.events.container import Events
@@ -22,118 +22,9 @@ from runtime.session import Session
 
 WEIGHTS = "model.weights"
 LIBRARIES = ("libmodel.so", "libmodel.dylib", "libmodel.dll")
-ABI = 1
 # Codes by which the library refuses an event; the front end written in numpy has the sentences.
 REFUSED = (-6, -7, -8, -11)
 NARROW = 1 << 16
-
-
-class _Info(ctypes.Structure):
-    _fields_ = (
-        ("abi", ctypes.c_uint32),
-        ("classes", ctypes.c_uint32),
-        ("states", ctypes.c_uint32),
-        ("first_readout", ctypes.c_uint32),
-        ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("bulk_items", ctypes.c_uint32),
-        ("delay_items", ctypes.c_uint32),
-        ("session_bytes", ctypes.c_uint64),
-        ("snapshot_bytes", ctypes.c_uint64),
-        ("weights_bytes", ctypes.c_uint64),
-        ("name", ctypes.c_char * 64),
-    )
-
-
-class _StateInfo(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("dtype", ctypes.c_char_p), ("bytes", ctypes.c_uint64))
-
-
-class _Position(ctypes.Structure):
-    _fields_ = (
-        ("events", ctypes.c_int64),
-        ("last", ctypes.c_int64),
-        ("pending", ctypes.c_int64),
-        ("items", ctypes.c_int64),
-        ("token", ctypes.c_int64),
-        ("elapsed", ctypes.c_double),
-        ("dt", ctypes.c_float),
-        ("elapsed_item", ctypes.c_float),
-    )
-
-
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "nc_query": (ctypes.POINTER(_Info), ctypes.c_size_t),
-    "nc_describe_state": (ctypes.c_uint32, ctypes.POINTER(_StateInfo)),
-    "nc_model_from_memory": (ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)),
-    "nc_session_open": (ctypes.c_void_p, ctypes.c_double, ctypes.POINTER(ctypes.c_void_p)),
-    "nc_reset": (ctypes.c_void_p,),
-    "nc_push": (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
-    "nc_push_many": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
-    "nc_push_singly": (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_void_p,) * 4),
-    "nc_settle": (ctypes.c_void_p,),
-    "nc_readout": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
-    "nc_get_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
-    "nc_set_state": (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t),
-    "nc_get_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
-    "nc_set_position": (ctypes.c_void_p, ctypes.POINTER(_Position), ctypes.c_size_t),
-    **native_window.SIGNATURES,
-}
-
-
-class NativeModel:
-    """A library and its weights; any number of sessions share it.
-
-    Args:
-        spec: The program's tables, which must be those that the library was generated from.
-        library: Path of the shared library.
-        weights: The bytes of `model.weights`.
-
-    Raises:
-        UserError: If the library cannot run here or does not belong to the weights or the tables.
-    """
-
-    def __init__(self, spec: ProgramSpec, library: Path, weights: bytes) -> None:
-        try:
-            self.library = ctypes.CDLL(str(library.resolve()))
-            for name, arguments in _SIGNATURES.items():
-                getattr(self.library, name).argtypes = arguments
-            for name, arguments in native_window.CLUSTERS.items() if native_window.has_intensity(spec) else ():
-                getattr(self.library, name).argtypes = arguments
-                getattr(self.library, name).restype = ctypes.c_int64
-        except (OSError, AttributeError) as error:
-            raise UserError(f"{library} cannot be loaded on this machine ({error}); export for this machine") from error
-        self.library.nc_push_many.restype = self.library.nc_push_singly.restype = ctypes.c_int64
-        self.library.nc_message.restype = ctypes.c_char_p
-        self.library.nc_model_close.argtypes = (ctypes.c_void_p,)
-        self.library.nc_session_close.argtypes = (ctypes.c_void_p,)
-        self.handle = ctypes.c_void_p()
-        self.info = _Info()
-        self.check(self.library.nc_query(ctypes.byref(self.info), ctypes.sizeof(_Info)), str(library))
-        if self.info.abi != ABI:
-            raise UserError(
-                f"{library} speaks version {self.info.abi} of the C interface, this runtime version {ABI}; export again"
-            )
-        if self._states() != [(s.name, s.dtype, s.size * np.dtype(s.dtype).itemsize) for s in spec.states]:
-            raise UserError(f"{library} was generated from another program than the manifest's; export the model again")
-        code = self.library.nc_model_from_memory(weights, len(weights), ctypes.byref(self.handle))
-        self.check(code, str(library))
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None):
-            self.library.nc_model_close(self.handle)
-
-    def check(self, code: int, where: str) -> None:
-        """Raises `UserError` for an error code."""
-        if code < 0:
-            raise UserError(f"{where}: {self.library.nc_message(code).decode()}")
-
-    def _states(self) -> list[tuple[str, str, int]]:
-        found, one = [], _StateInfo()
-        for number in range(self.info.states):
-            self.check(self.library.nc_describe_state(number, ctypes.byref(one)), "state")
-            found.append((one.name.decode(), one.dtype.decode(), int(one.bytes)))
-        return found
 
 
 class NativeSession(Session):
@@ -255,9 +146,9 @@ class NativeSession(Session):
                 and (not window or native_window.fits(self.spec, snapshot))
             )
             if window:
-                position = _Position(int(front["events"]), int(front["last"]), 0, items)
+                position = Position(int(front["events"]), int(front["last"]), 0, items)
             else:
-                position = _Position(
+                position = Position(
                     int(front["events"]),
                     int(front["last"]),
                     int(front["pending"]),
@@ -270,7 +161,7 @@ class NativeSession(Session):
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             fits = False
         library = self._model.library
-        if not fits or library.nc_set_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)) < 0:
+        if not fits or library.nc_set_position(self._handle, ctypes.byref(position), ctypes.sizeof(Position)) < 0:
             raise UserError("this snapshot was taken of another program; restore it into a session of the same bundle")
         if window:
             self._check(native_window.write(library, self._handle, native_window.NEWEST, front, self._weighted))
@@ -285,10 +176,10 @@ class NativeSession(Session):
         self._check(code)
         return columns
 
-    def _position(self) -> _Position:
-        position = _Position()
+    def _position(self) -> Position:
+        position = Position()
         library = self._model.library
-        self._check(library.nc_get_position(self._handle, ctypes.byref(position), ctypes.sizeof(_Position)))
+        self._check(library.nc_get_position(self._handle, ctypes.byref(position), ctypes.sizeof(Position)))
         return position
 
     def _front_end(self) -> Any:

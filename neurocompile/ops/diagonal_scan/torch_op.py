@@ -7,28 +7,17 @@ installed, otherwise through the blocked scan, which is plain torch and runs any
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neurocompile.ops.diagonal_scan import blocked
-
-
-@cache
-def _triton_launch() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from neurocompile.ops.diagonal_scan import triton_launch
-
-    return triton_launch
+from neurocompile.ops.launches import triton_launch
 
 
 def _face(tensor: Tensor) -> Any:
-    return (_triton_launch() if tensor.is_cuda else None) or blocked
+    return (triton_launch("diagonal_scan") if tensor.is_cuda else None) or blocked
 
 
 torch.library.define(

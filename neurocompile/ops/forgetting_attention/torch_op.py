@@ -7,28 +7,17 @@ that is installed and takes the inputs, otherwise block by block, which is plain
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neurocompile.ops.forgetting_attention import blocked, peer
-
-
-@cache
-def _triton_launch() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from neurocompile.ops.forgetting_attention import triton_launch
-
-    return triton_launch
+from neurocompile.ops.launches import triton_launch
 
 
 def _face(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> Any:
-    launch = _triton_launch() if q.is_cuda else None
+    launch = triton_launch("forgetting_attention") if q.is_cuda else None
     return launch if launch is not None and launch.supports(q, k, v, log_f) else blocked
 
 

@@ -9,15 +9,13 @@ precision may go to flash-linear-attention (`peer.py`).
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from neurocompile.ops.gated_linear_attention import blocked, peer
+from neurocompile.ops.launches import triton_launch
 
 torch.library.define(
     "neurocompile::gated_linear_attention",
@@ -35,17 +33,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, state: Tensor) -> tup
     return torch.ops.neurocompile.gated_linear_attention(q, k, v, log_f, state)
 
 
-@cache
-def _triton_launch() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from neurocompile.ops.gated_linear_attention import triton_launch
-
-    return triton_launch
-
-
 def _face(*inputs: Tensor, gradients: bool = False) -> Any:
-    launch = _triton_launch() if inputs[0].is_cuda else None
+    launch = triton_launch("gated_linear_attention") if inputs[0].is_cuda else None
     return launch if launch is not None and launch.supports(*inputs, gradients=gradients) else blocked
 
 

@@ -7,14 +7,12 @@ neurons, which is plain torch and runs anywhere.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from neurocompile.ops.launches import triton_launch
 from neurocompile.ops.lif import blocked
 from neurocompile.ops.lif.layout import sum_dtype
 from neurocompile.ops.lif.neuron import Neuron
@@ -35,17 +33,8 @@ def _fields(neuron: Neuron) -> tuple[Any, ...]:
     return neuron.threshold, neuron.v_reset, neuron.strict, neuron.surrogate, neuron.alpha, neuron.detach_reset
 
 
-@cache
-def _triton_launch() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from neurocompile.ops.lif import triton_launch
-
-    return triton_launch
-
-
 def _face(tensor: Tensor) -> Any:
-    return (_triton_launch() if tensor.is_cuda else None) or blocked
+    return (triton_launch("lif") if tensor.is_cuda else None) or blocked
 
 
 @torch.library.impl("neurocompile::lif", "CompositeImplicitAutograd")
