@@ -68,6 +68,19 @@ def interpret() -> Callable[[str, Any], Any]:
 
 
 @pytest.fixture(scope="session")
+def probe(interpret) -> Callable[[str, list[list[Any]]], dict[str, list[Any]]]:
+    """Runs a script that answers probes, `[name, arguments]` each: the answers by the probes' name, in order."""
+
+    def run(script: str, probes: list[list[Any]]) -> dict[str, list[Any]]:
+        answers: dict[str, list[Any]] = {}
+        for (name, _), answer in zip(probes, interpret(script, probes), strict=True):
+            answers.setdefault(name, []).append(answer)
+        return answers
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def graph() -> Callable[..., ir.Model]:
     """Makes a model from ONNX's textual form, with initializers given as arrays."""
 
