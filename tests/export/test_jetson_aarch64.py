@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,7 @@ from runtime.events.read import read_recording
 from runtime.events.write import write_recording
 from runtime.plugins import library
 from runtime.session import ScheduledSession
-
-_spec = spec_from_file_location(
-    "trt_cpp_toolbox", Path(__file__).parents[1] / "neurocompile" / "trt_cpp" / "toolbox.py"
-)
-tools = module_from_spec(_spec)
-_spec.loader.exec_module(tools)
+from trt_cpp import toolbox as tools
 
 EMULATOR = find_emulator("aarch64", "jetson-orin")
 CXX = "aarch64-linux-gnu-g++"

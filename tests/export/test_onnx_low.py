@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from export.pipeline import export_model
+from fake_onnxruntime import Fake
 from models import zoo
 from neurocompile.passes.stored import stored
 from neurocompile.targets.onnx_low import PORTABLE, WIDE
@@ -75,9 +75,6 @@ def test_export_as_typed_and_run_here(run, checkpoint, recording, tmp_path, dtyp
 
 def verify_on_a_device(run, bundle: Bundle, monkeypatch) -> None:
     """On a stand-in of the CUDA provider, which rounds as the typed graphs do."""
-    spec = spec_from_file_location("fake", Path(__file__).parents[1] / "runtime" / "fake_onnxruntime.py")
-    fakes = module_from_spec(spec)
-    spec.loader.exec_module(fakes)
     seen = []
 
     def as_run(graph: bytes) -> bytes:
@@ -85,7 +82,7 @@ def verify_on_a_device(run, bundle: Bundle, monkeypatch) -> None:
         return ir.to_proto(upcast(ir.from_proto(onnx.load_from_string(graph)))).SerializeToString()
 
     for module in (ort_providers, ort_device):
-        monkeypatch.setattr(module, "ort", fakes.Fake(as_run=as_run))
+        monkeypatch.setattr(module, "ort", Fake(as_run=as_run))
     verdict = json.loads(run("verify", bundle.root, "--provider", "cuda", "--json").out)
     assert (verdict["passed"], verdict["provider"]) == (True, "cuda")
     assert set(seen) == set(bundle.graphs(device=True).values())

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
+import fake_tensorrt as fake
 from neurocompile.sequences import shipped_sequence
 from neurocompile.targets.trt import rtx
 from neurocompile.targets.trt.stand_in import stand_in
@@ -26,12 +27,8 @@ from runtime.backends.cudart import Cuda
 from runtime.bundle import open_bundle
 from runtime.errors import UserError
 from runtime.plugins import library
+from trt_cpp.toolbox import HERE_ARE
 
-_spec = spec_from_file_location("fake_tensorrt", Path(__file__).with_name("fake_tensorrt.py"))
-fake = module_from_spec(_spec)
-_spec.loader.exec_module(fake)
-SHIM = Path(__file__).parents[1] / "neurocompile" / "trt_cpp" / "shim"
-HEADERS = ("--tensorrt", str(SHIM / "tensorrt"), "--cuda", str(SHIM / "cuda"))
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
 
 
@@ -57,7 +54,7 @@ def made(checkpoint, tmp_path_factory) -> Path:
 
 def script(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", str(root / library.SCRIPT), *HEADERS, *arguments],
+        ["bash", root / library.SCRIPT, *HERE_ARE, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -182,7 +179,7 @@ def test_the_script_for_what_remains_begins_with_the_plugins(bundle):
         command = ["bash", str(bundle.root / "build.sh"), "--dry-run", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = build(*HEADERS)
+    done = build(*map(str, HERE_ARE))
     assert (done.returncode, done.stderr) == (0, "")
     steps = [line for line in done.stdout.splitlines() if line.startswith("+ ")]
     assert [step.split()[1] for step in steps] == ["bash", "mkdir", "g++", "write", "python3"]

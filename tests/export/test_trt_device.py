@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fake_tensorrt import Library, module
 from neurocompile.sequences import shipped_sequence
 from neurocompile.targets.trt import rtx
 from neurocompile.targets.trt.stand_in import stand_in
@@ -20,11 +20,6 @@ from runtime.backends.cudart import Cuda
 from runtime.bundle import MANIFEST, MANIFEST_HASH, open_bundle
 from runtime.engines import Host
 from runtime.errors import UserError
-
-_spec = spec_from_file_location("fake_tensorrt", Path(__file__).with_name("fake_tensorrt.py"))
-_fake = module_from_spec(_spec)
-_spec.loader.exec_module(_fake)
-Library, module = _fake.Library, _fake.module
 
 
 @pytest.fixture(scope="module")

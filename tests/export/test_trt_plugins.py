@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
+import fake_plugin
+import fake_tensorrt as fake
 from neurocompile.sequences import shipped_sequence
 from neurocompile.targets.trt import rtx
 from neurocompile.targets.trt.plugins import ptx
@@ -28,15 +29,6 @@ from runtime.errors import UserError
 from runtime.plugins.image import PluginImage
 from runtime.plugins.sizes import evaluate
 
-
-def _beside(name: str):
-    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake, fake_plugin = _beside("fake_tensorrt"), _beside("fake_plugin")
 TYPES = SimpleNamespace(FLOAT="FLOAT", BF16="BF16", HALF="HALF", INT32="INT32")
 HOST = Host("10.13.2.6", 87)
 

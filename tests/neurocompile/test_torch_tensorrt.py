@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 import sys
@@ -15,6 +14,7 @@ from torch import nn
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
+import fake_torch_tensorrt as fakes
 from neurocompile.interop import torch_tensorrt as interop
 from neurocompile.ops.diagonal_scan import diagonal_scan
 from neurocompile.ops.diagonal_scan import reference as scan_reference
@@ -27,12 +27,6 @@ from neurocompile.ops.lif import reference as lif_reference
 from neurocompile.ops.running_sum import running_sum, sum_of_later
 from neurocompile.targets.trt.plugins import ptx
 from runtime.errors import UserError
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_torch_tensorrt", Path(__file__).with_name("fake_torch_tensorrt.py")
-)
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 OPERATORS = """
 _reshape_copy.default _to_copy.default add.Tensor amax.default arange.start_step bmm.default cat.default clone.default

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,19 +13,8 @@ import pytest
 from neurocompile.targets.trt.plugins import cpp_source
 from runtime.errors import InternalError
 from runtime.plugins.image import Argument, Output
+from trt_cpp import toolbox as tools
 
-
-def _toolbox():
-    """The tests' tools; the folder of a room is no package."""
-    path = Path(__file__).parent / "trt_cpp" / "toolbox.py"
-    spec = importlib.util.spec_from_file_location("trt_cpp_toolbox", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tools = _toolbox()
 CHAIN, STATE, PIECES = tools.chain(), tools.state(), tools.pieces()
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
 

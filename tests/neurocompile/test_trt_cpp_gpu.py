@@ -7,7 +7,6 @@ stands between Python and the class is tried on the fake driver, in a process of
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import os
 import shutil
@@ -25,10 +24,8 @@ from benchmarks.gpu_checks import plugins as cases
 from neurocompile.ops.plugin_plan import planner
 from neurocompile.targets.trt.plugins.compiled import compile_plan
 from runtime.plugins.sizes import evaluate
+from trt_cpp import toolbox as tools
 
-_spec = importlib.util.spec_from_file_location("trt_cpp_toolbox", Path(__file__).parent / "trt_cpp" / "toolbox.py")
-tools = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tools)
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed (Debian: apt install g++)")
 
 
@@ -120,6 +117,7 @@ def test_what_calls_the_class_hands_over_what_it_was_given(tmp_path):
     library, made = tools.compile_library([image], tmp_path), shared(tmp_path, "runner.cpp", "librunner.so")
     shared(tmp_path, "fake_driver.cpp", "libcuda.so.1")
     variables = {"FAKE_CUDA_LOG": str(log), "FAKE_CUDA_CAPABILITY": "87", "LD_LIBRARY_PATH": str(tmp_path)}
+    variables["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, "-c", PLUMBING, __file__, str(made), str(library)],
         capture_output=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -22,11 +21,7 @@ from runtime.bundle import Bundle
 from runtime.engines import Host
 from runtime.errors import UserError
 from runtime.plugins import library
-
-HERE = Path(__file__).parent / "trt_cpp"
-_spec = importlib.util.spec_from_file_location("trt_cpp_toolbox", HERE / "toolbox.py")
-tools = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tools)
+from trt_cpp import toolbox as tools
 
 IMAGES = tools.chain(), tools.state()
 TARGET = find_target("trt-bf16@jetson-orin", "10.3")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
 
+import fake_onnxruntime as fakes
 from runtime import proof, run, verify
 from runtime.backends import ort_device, ort_providers
 from runtime.backends.ort import OrtExecutor
@@ -22,10 +21,6 @@ from runtime.errors import UserError
 from runtime.events import Recording, write_recording
 from runtime.open import open_session
 from runtime.session import ScheduledSession
-
-_place = importlib.util.spec_from_file_location("fake_onnxruntime", Path(__file__).with_name("fake_onnxruntime.py"))
-fakes = importlib.util.module_from_spec(_place)
-_place.loader.exec_module(fakes)
 
 
 @pytest.fixture

@@ -6,20 +6,15 @@ then the registered converter for every node whose validator lets it pass.
 
 from __future__ import annotations
 
-import importlib.util
 import operator
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
 from torch._decomp import register_decomposition
 from torch._functorch.aot_autograd import aot_export_joint_simple
 
-_place = Path(__file__).parents[1] / "export" / "fake_plugin.py"
-_spec = importlib.util.spec_from_file_location("fake_plugin", _place)
-fake_plugin = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_plugin)
+import fake_plugin
 
 KINDS = {torch.float32: "FLOAT", torch.bfloat16: "BF16", torch.float16: "HALF"}
 
