@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from models.formats.safetensors_file import KEY
 from runtime.errors import UserError
 
 _WEIGHTS = ("state_dict", "model_state_dict", "model")
-_WRAPPERS = ("model.", "module.", "_orig_mod.")
+_WRAPPERS = ("model.", "module.")
+_COMPILED = re.compile(r"(^|\.)_orig_mod\.")
 _REFUSED = re.compile(r"WeightsUnpickler error:\s*(.+)|(Trying to load unsupported GLOBAL .*)")
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
@@ -67,15 +69,23 @@ def read(path: Path, *, trust_pickle: bool = False) -> Content:
         tensors = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     else:
         header = None
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+    tensors = _unwrapped(tensors)
     if not tensors:
         keys = ", ".join(sorted(map(str, saved))[:4]) or "nothing"
         raise UserError(f"checkpoint {path} holds no tensors (its keys: {keys}); save the model's state_dict")
     lightning = "pytorch-lightning_version" in saved
     steps = {"step": saved["global_step"]} if isinstance(saved.get("global_step"), int) else {}
     return Content("Lightning checkpoint" if lightning else "PyTorch file", tensors, header, steps, tuple(notes))
+
+
+def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors without the names of wrapping modules: of compiled parts anywhere, of others around the whole."""
+    plain = {_COMPILED.sub(r"\1", name): tensor for name, tensor in tensors.items()}
+    # Names that would coincide stay apart, so that the family refuses them.
+    tensors = plain if len(plain) == len(tensors) else tensors
+    while tensors and (prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in tensors)), None)):
+        tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _load(path: Path, trust_pickle: bool) -> Any:
@@ -99,20 +109,32 @@ def _load(path: Path, trust_pickle: bool) -> Any:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether a file is a zip archive, as PyTorch writes since 1.6; one without weights is refused."""
+    """Whether a file is a zip archive, as PyTorch writes since 1.6; one that is damaged or without weights is refused.
+
+    PyTorch writes checksums but does not read them, so that a flipped bit would become another network. It writes 0 where
+    it was told to leave them out.
+    """
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UserError(
-            f"checkpoint {path} is damaged or cut off: its zip directory is bad ({error}); fetch or save it again"
-        ) from error
+            for entry in archive.infolist():
+                if entry.CRC and entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    _read_through(archive, entry)
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
+        raise UserError(f"checkpoint {path} is damaged or cut off: {error}; fetch or save it again") from error
     if not any(name.endswith("data.pkl") for name in names):
         raise UserError(f"{path} is a zip archive without PyTorch weights, so no checkpoint; name another file")
     return True
+
+
+def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Reads an entry to its end, where its checksum is compared."""
+    with archive.open(entry) as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _reason(error: Exception) -> str:

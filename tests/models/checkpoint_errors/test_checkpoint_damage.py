@@ -92,6 +92,26 @@ def test_truncated_torch_files(tmp_path, state, zipped, refusal):
         assert "--trust-pickle" not in refusal(path, trust_pickle=True)
 
 
+def test_a_flipped_bit_in_a_weight_is_noticed(tmp_path, state, refusal):
+    """PyTorch would open such a file as another network."""
+    path, options = tmp_path / "m.ckpt", torch.utils.serialization.config.save
+    torch.save({"state_dict": state}, path)
+    data = bytearray(path.read_bytes())
+    name, weight = max(state.items(), key=lambda item: item[1].numel())
+    place = data.index(weight.numpy().tobytes()) + 8
+    data[place] ^= 1
+    path.write_bytes(data)
+    changed = torch.load(path, weights_only=True)["state_dict"][name]
+    assert changed.isfinite().all() and not torch.equal(changed, weight)
+    refusal(path, "is damaged or cut off: Bad CRC-32")
+    before, options.compute_crc32 = options.compute_crc32, False
+    try:
+        torch.save({"state_dict": state}, path)
+    finally:
+        options.compute_crc32 = before
+    assert torch.equal(open_checkpoint(path).model.state_dict()[name], weight)
+
+
 def test_a_cut_inside_a_name_does_not_ask_for_trust(tmp_path, state, refusal):
     path = tmp_path / "m.ckpt"
     torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
