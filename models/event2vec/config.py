@@ -13,7 +13,11 @@ from runtime.errors import UserError
 PUBLISHED = {"P": "polarities", "H": "height", "W": "width", "n_classes": "num_classes"}
 """Names of the published configuration files -> ours; all others are the same."""
 
-FOR_TRAINING = ("p_token_mix", "p_intensity_drop")
+FOR_TRAINING = (
+    "p_token_mix", "p_intensity_drop", "train_transform_args", "train_transform_policy", "compile", "lr", "min_lr",
+    "batch_size", "warmup_epochs", "optimizer", "lrs", "wd", "label_smoothing", "load",
+)  # fmt: skip
+"""What else published configuration files say of the model, which a trained one does not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,8 @@ class Event2VecConfig(Sizes):
         for small, full in (("h", "height"), ("w", "width")):
             if small in values and values.pop(small) != values.get(full):
                 raise UserError(f"event2vec config: {small} differs from {full}; events are only taken in full size")
+        if values.pop("test_transform_args", None) not in (None, "", "none"):
+            raise UserError("event2vec config: test_transform_args changes events before the network; leave it empty")
         if values.pop("activation", "relu") != "relu":
             raise UserError("event2vec config: activation must be relu, as in every published network")
         return build(cls, values, "event2vec")

@@ -82,9 +82,15 @@ def sensor(table: Mapping[str, Any], vocabulary: int, rule: str) -> tuple[TokenD
 
 
 def labels_of(table: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names, where a table has them under `labels` or `data.labels`."""
+    """Class names, where a table has them under `labels` or `data.labels`.
+
+    Raises:
+        UserError: If they are no list.
+    """
     labels = table.get("labels") or _part(table, "data").get("labels") or ()
-    return tuple(map(str, labels)) if isinstance(labels, (list, tuple)) else ()
+    if not isinstance(labels, (list, tuple)):
+        raise UserError(f"config: labels is {labels!r}, it must be a list of class names in the order of the logits")
+    return tuple(map(str, labels))
 
 
 def _part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
