@@ -1,5 +1,7 @@
-"""What a configuration file says of Event2Vec weights: the published files as they are, those of this package's
-training, or just the sensor. What the weights say themselves may be left out."""
+"""What a configuration file says of Event2Vec weights: published ones, those of this package, or just the sensor.
+
+What the weights say themselves may be left out.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ def configured(table: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     """The identity that a table gives.
 
     Args:
-        table: Names and values of the network, flat or below `model` or `config`, where trainers nest them; what is said
-            of training alone is passed over.
+        table: Names and values of the network, flat or below `model` or `config`, where trainers nest them; what is
+            said of training alone is passed over.
         shapes: Of the weights.
 
     Raises:

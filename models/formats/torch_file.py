@@ -111,8 +111,8 @@ def _load(path: Path, trust_pickle: bool) -> Any:
 def _is_zip(path: Path) -> bool:
     """Whether a file is a zip archive, as PyTorch writes since 1.6; one that is damaged or without weights is refused.
 
-    PyTorch writes checksums but does not read them, so that a flipped bit would become another network. It writes 0 where
-    it was told to leave them out.
+    PyTorch writes checksums but does not read them, so that a flipped bit would become another network. It writes 0
+    where it was told to leave them out.
     """
     with path.open("rb") as file:
         if file.read(2) != b"PK":

@@ -1,4 +1,4 @@
-"""Configuration files beside Event2Vec weights: the published ones as they are, those of training, and contradictions."""
+"""Configuration files beside Event2Vec weights: published ones as they are, those of training, contradictions."""
 
 from __future__ import annotations
 
