@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from models.event2vec.config import Event2VecConfig
 from models.event2vec.events import Inputs, prepare, scale
 from models.event2vec.network import Backbone
+from neurocompile.program import StreamProgram
+from runtime.errors import UserError
+from runtime.front_ends import Window
 
 NEAR = 3
 """Pixels within which a recovered event counts as a neighbour."""
@@ -92,6 +95,22 @@ class Event2VecRecovery(Backbone):
         embedding = features[hidden] / weight[hidden][:, None] - time[hidden]
         truth = scale(self.config, *(value.to(dtype).round() for value in (p, y, x)))[hidden]
         return Recovered(self.heads(embedding).tanh(), truth.flip(-1))
+
+    def stream_program(self, front_end: Window, labels: tuple[str, ...] = ()) -> StreamProgram:
+        """Refuses: a stream has no hidden events.
+
+        Args:
+            front_end: Not used.
+            labels: Not used.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "these are weights of self-supervised training (mask_token), which recover hidden events and name no "
+            "classes, so there is nothing to export; train a classifier that begins with them: python -m train fit "
+            "--config event2vec_dvs_lip_cluster_event.yaml --model.load CHECKPOINT"
+        )
 
     def hide(self, inputs: Inputs, time: Tensor, weight: Tensor, hidden: Tensor) -> Tensor:
         """(B, L, d) tokens with the coordinates of hidden events replaced; padding is left to the attention."""

@@ -45,7 +45,7 @@ def test_a_checkpoint_of_other_shapes_becomes_a_proved_bundle(run, golden, folde
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("tiny_ssl", {"P": 2, "H": 16, "W": 16}, "no event-by-event form"),
+        ("tiny_ssl", {"P": 2, "H": 16, "W": 16}, "recover hidden events and name no classes"),
         ("tiny_pool", {"P": 2, "H": 16, "W": 16, "window": 66}, "66 events cannot be halved 2 times"),
     ],
 )
