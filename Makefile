@@ -44,7 +44,7 @@ test: $(dev)  ## Run the tests that take seconds each.
 	$(PYTEST) -n $(WORKERS) --maxprocesses 4 $(ARGS)
 
 test-slow: $(dev)  ## Run the tests that take minutes each: long streams, training.
-	$(PYTEST) -m 'slow and not gpu' $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(dev)  ## Check style, formatting and types; changes nothing.
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
-"""What `benchmarks.gpu_check` runs: one module per op and one for plugins, each with `checks()` and `timings()`.
+"""What `benchmarks.gpu_check` runs: one module per op and two for plugins, each with `checks()` and `timings()`.
 
-A new op joins by adding its module's name to `OPS`.
+A new one joins by adding its module's name to `OPS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPS = ("diagonal_scan", "forgetting_attention", "gated_linear_attention", "lif", "plugins")
+OPS = ("diagonal_scan", "forgetting_attention", "gated_linear_attention", "lif", "plugins", "cpp_plugins")
+
+
+class Skipped(Exception):  # noqa: N818 -- nothing is wrong
+    """A comparison that this machine cannot make; the message says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Check:
     Attributes:
         name: What is compared, for people.
         bound: The largest error that passes.
-        run: Returns the error, relative to the largest value of each tensor.
+        run: Returns the error, relative to the largest value of each tensor, or raises `Skipped`.
     """
 
     name: str

@@ -7,7 +7,7 @@ machine code. It does not show what TensorRT makes of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -22,7 +22,7 @@ from neurocompile.ops.lif.neuron import Neuron
 from neurocompile.ops.plugin_plan import PLANNED, planner
 from neurocompile.targets.trt.plugins.compiled import compile_plan
 from neurocompile.targets.trt.plugins.series import series
-from runtime.plugins.image import PluginImage
+from runtime.plugins.image import Output, PluginImage
 from runtime.plugins.sizes import evaluate
 
 DEVICE = "cuda"
@@ -103,8 +103,7 @@ def execute(image: PluginImage, given: list[Tensor], code: str, driver: Driver) 
         The outputs; what no kernel wrote is NaN.
     """
     shapes = [tuple(value.shape) for value in given]
-    stream = torch.cuda.current_stream().cuda_stream if DEVICE == "cuda" else 0
-    memory = {"input": given, "output": _fresh(image.outputs, shapes), "scratch": _fresh(image.scratch, shapes)}
+    memory = {"input": given, "output": fresh(image.outputs, shapes), "scratch": fresh(image.scratch, shapes)}
     memory["scratch_in"] = memory["scratch"]
     for launch in image.launches:
         grid = [evaluate(size, shapes) for size in launch.grid]
@@ -117,9 +116,8 @@ def execute(image: PluginImage, given: list[Tensor], code: str, driver: Driver) 
             for a in launch.arguments
         ]
         text = launch.ptx.encode() if code == "ptx" else launch.cubin
-        driver.launch(driver.function(text, launch.entry), grid, launch.threads, launch.shared, arguments, stream)
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
+        driver.launch(driver.function(text, launch.entry), grid, launch.threads, launch.shared, arguments, stream())
+    wait()
     return memory["output"]
 
 
@@ -134,7 +132,7 @@ def execute_series(image: PluginImage, given: list[Tensor], driver: Driver) -> l
 
 def _error(problem: Problem, form: str) -> float:
     given = inputs(problem)
-    image, driver = _image(PROBLEMS.index(problem), _capability()), _driver()
+    image, driver = image_of(PROBLEMS.index(problem)), _driver()
     if form == "PTX in series":
         made = execute_series(image, given, driver)
     else:
@@ -175,8 +173,33 @@ def _plan(problem: Problem, capability: int) -> Any:
 
 
 @cache
-def _image(number: int, capability: int) -> PluginImage:
+def image_of(number: int) -> PluginImage:
+    """What a plugin embeds for the problem of that number, compiled for the device."""
+    capability = _capability()
     return compile_plan(_plan(PROBLEMS[number], capability), capability)[0]
+
+
+def stream() -> int:
+    """The handle of the stream that is current on `DEVICE`."""
+    return torch.cuda.current_stream().cuda_stream if DEVICE == "cuda" else 0
+
+
+def wait() -> None:
+    """Returns when all work on `DEVICE` is done."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def fresh(tensors: Sequence[Output], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Tensors of an image on `DEVICE`, filled with NaN.
+
+    Args:
+        tensors: Outputs or scratch memory.
+        shapes: Of the inputs.
+    """
+    sizes = [[evaluate(size, shapes) for size in tensor.shape] for tensor in tensors]
+    types = [getattr(torch, tensor.dtype) for tensor in tensors]
+    return [torch.full(size, torch.nan, dtype=of, device=DEVICE) for size, of in zip(sizes, types, strict=True)]
 
 
 @cache
@@ -188,9 +211,3 @@ def _driver() -> Driver:
 def _capability() -> int:
     major, minor = torch.cuda.get_device_capability()
     return 10 * major + minor
-
-
-def _fresh(tensors: Any, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    sizes = [[evaluate(size, shapes) for size in tensor.shape] for tensor in tensors]
-    types = [getattr(torch, tensor.dtype) for tensor in tensors]
-    return [torch.full(size, torch.nan, dtype=of, device=DEVICE) for size, of in zip(sizes, types, strict=True)]

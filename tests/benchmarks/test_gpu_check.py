@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.gpu_checks import OPS, Check, Timing, diagonal_scan, largest_error, poisoned
+from benchmarks.gpu_checks import OPS, Check, Skipped, Timing, diagonal_scan, largest_error, poisoned
 from runtime.errors import GateError
 
 LATER = float("inf")
@@ -53,6 +53,7 @@ def test_every_kind_of_failed_comparison_is_a_row(capsys):
     checks += [Check("nan", 1e-3, lambda: float("nan")), Check("crash", 1e-3, crash)]
     rows = gpu_check.run_checks("op", module_of(checks), LATER)
     assert [row["passed"] for row in rows] == [True, False, False, False]
+    assert not any(row["skipped"] for row in rows)
     assert rows[3]["reason"] == "RuntimeError: illegal address"
     assert "1 of 4 comparisons passed, the closest at 10%" in capsys.readouterr().out
 
@@ -101,6 +102,20 @@ def test_a_wrong_op_is_not_timed_and_the_exit_code_is_one(pretended_device, tmp_
     assert gpu_check.main(["diagonal_scan"]) == GateError.exit_code == 1
     report = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert report["ops"]["diagonal_scan"]["timings"] == []
+
+
+def test_what_cannot_be_compared_here_is_skipped_with_its_reason_and_not_timed(pretended_device, tmp_path, capsys):
+    def lacking():
+        raise Skipped("no compiler")
+
+    timing = Timing("p", "ours", 1, lambda: pytest.fail("what was not compared was timed"))
+    pretended_device["diagonal_scan"] = module_of([Check("good", 1.0, lambda: 0.5), Check("c", 1.0, lacking)], [timing])
+    assert gpu_check.main(["diagonal_scan", "-o", str(tmp_path)]) == 0
+    result = json.loads(next(tmp_path.glob("*.json")).read_text())["ops"]["diagonal_scan"]
+    assert [(row["passed"], row["skipped"]) for row in result["checks"]] == [(True, False), (False, True)]
+    assert result["checks"][1]["reason"] == "no compiler"
+    assert result["timings"] == []
+    assert "diagonal_scan: 1 of 2 comparisons passed, 1 skipped, the closest at 50%" in capsys.readouterr().out
 
 
 def test_errors_are_relative_and_what_cannot_be_compared_is_infinite():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-
-import numpy as np
 import pytest
+
+import scan_launch
 
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
@@ -44,21 +43,7 @@ class Library:
 
     def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, places, extra) -> int:
         sizes = [each.value for each in (gx, gy, gz, bx, by, bz, shared)]
-        pointers = [ctypes.c_uint64.from_address(places[n]).value for n in (*range(6), 10, 11)]
-        steps, width, chunks, tiles = (ctypes.c_int32.from_address(places[n]).value for n in range(6, 10))
-        self.launched.append((sizes, steps, width, chunks, tiles))
-        batch = sizes[0] // chunks
-
-        def array(address: int, *shape: int) -> np.ndarray:
-            count = int(np.prod(shape))
-            return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
-
-        long = [array(address, batch, steps, width) for address in (*pointers[:4], *pointers[6:])]
-        a, b = long[0] + 1j * long[1], long[2] + 1j * long[3]
-        x = array(pointers[4], batch, width) + 1j * array(pointers[5], batch, width)
-        for t in range(steps):
-            x = a[:, t] * x + b[:, t]
-            long[4 + self.swap][:, t], long[5 - self.swap][:, t] = x.real, x.imag
+        self.launched.append((sizes, *scan_launch.compute(sizes[0], places, self.swap)))
         return 0
 
 
@@ -70,16 +55,16 @@ def library(monkeypatch):
     monkeypatch.setattr(plugins, "PROBLEMS", [SCAN])
     monkeypatch.setattr(plugins, "_capability", lambda: 87)
     monkeypatch.setattr(plugins, "_driver", lambda: driver)
-    plugins._image.cache_clear()
+    plugins.image_of.cache_clear()
     yield library
-    plugins._image.cache_clear()
+    plugins.image_of.cache_clear()
 
 
 def test_code_is_launched_as_the_image_says_and_a_wrong_result_shows(library):
     rows = gpu_check.run_checks("plugins", plugins, LATER)
     assert [row["passed"] for row in rows] == [True] * 3
     assert [code[:4] for code in library.loaded] == [b".ver", b"\x7fELF"], "loaded once each"
-    [launch] = plugins._image(0, 87).launches
+    [launch] = plugins.image_of(0).launches
     assert library.launched == [([2, 1, 1, launch.threads, 1, 1, launch.shared], 20, 5, 1, 1)] * 3
     library.swap = True
     assert not any(row["passed"] for row in gpu_check.run_checks("plugins", plugins, LATER))

@@ -1,5 +1,6 @@
 // libcuda.so.1 for tests: loads PTX by reading its entries, launches by writing down what it was given, one JSON object
 // per line, to $FAKE_CUDA_LOG. Parameters are read as the PTX declares them, so a wrong argument array shows.
+// `fake_set_launch` names a function that computes what a launch would.
 // $FAKE_CUDA_CAPABILITY names the GPU, $FAKE_CUDA_FAIL a function that fails.
 #include <cuda.h>
 
@@ -25,6 +26,7 @@ namespace {
 CUctx_st g_contexts[3];
 std::vector<CUcontext> g_stack = {&g_contexts[0]};
 int g_alive = 0;
+void (*g_compute)(char const* entry, unsigned int blocks, void** parameters) = nullptr;
 
 bool fails(char const* function) {
   char const* const named = std::getenv("FAKE_CUDA_FAIL");
@@ -66,6 +68,7 @@ std::string value_of(std::string const& type, void const* place) {
 extern "C" {
 
 void fake_set_context(int number) { g_stack.back() = number < 0 ? nullptr : &g_contexts[number]; }
+void fake_set_launch(void (*compute)(char const*, unsigned int, void**)) { g_compute = compute; }
 int fake_alive() { return g_alive; }
 int fake_depth() { return static_cast<int>(g_stack.size()); }
 
@@ -131,6 +134,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int gx, unsigned int gy, u
     line += (i == 0 ? "" : ", ") + value_of(function->types[i], parameters[i]);
   }
   note(line + "]}");
+  if (g_compute != nullptr) g_compute(function->name.c_str(), gx, parameters);
   return CUDA_SUCCESS;
 }
 
