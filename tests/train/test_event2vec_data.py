@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,41 @@ def test_a_rare_polarity_keeps_one_cluster():
     made = cluster(points_of(100, p=p), 10)
     assert made.p.sum() == 1
     assert made.intensity.sum() == 100
+
+
+def test_events_that_coincide_make_no_empty_clusters():
+    few = np.random.default_rng(0).integers(0, 3, (3, 200))
+    whole = Points(np.sort(few[0]), few[1], few[2], few[1] > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = cluster(whole, 150)
+    assert len(made) < 150
+    assert made.intensity.min() >= 1
+    assert made.intensity.sum() == 200
+
+
+def test_an_interrupted_prepare_leaves_nothing_that_would_be_read(tmp_path, monkeypatch):
+    whole, folder = points_of(50), tmp_path / "train" / "word"
+    folder.mkdir(parents=True)
+    np.savez(folder / "1.npz", t=whole.t, x=whole.x, y=whole.y, p=whole.p)
+
+    def half(file, **columns):
+        file.write(b"PK")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(["cluster", "--root", str(tmp_path), "--clusters", "10"])
+    assert not [path for path in (tmp_path / "kmeans_10").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.uint64, np.float64])
+def test_recordings_out_of_order_are_sorted_whatever_their_times_are(kind, tmp_path):
+    t = np.array([5, 3, 9, 3], kind)
+    np.savez(tmp_path / "a.npz", t=t, x=np.arange(4), y=np.arange(4), p=np.ones(4))
+    found = read(tmp_path / "a.npz")
+    assert found.t.tolist() == [3, 3, 5, 9]
+    assert found.x.tolist() == [1, 3, 0, 2]
 
 
 def test_equal_times_cannot_be_clustered(tmp_path):

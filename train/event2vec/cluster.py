@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -36,8 +37,9 @@ def cluster(points: Points, clusters: int, width: int = SIDE, height: int = SIDE
         seed: Of the first centres.
 
     Returns:
-        N clusters; their times lie in [0, 1] and do not begin at exactly 0. A polarity with events has a cluster;
-        the published program fails on recordings of one polarity.
+        N clusters, or fewer where events coincide so often that some would be empty; their times lie in [0, 1] and do
+        not begin at exactly 0. A polarity with events has a cluster; the published program fails on recordings of one
+        polarity.
 
     Raises:
         UserError: If all times are equal, which have no scale, or scikit-learn is not installed.
@@ -57,7 +59,7 @@ def cluster(points: Points, clusters: int, width: int = SIDE, height: int = SIDE
     for polarity, chosen, number in ((True, on, share), (False, ~on, clusters - share)):
         if number:
             centres, sizes = _kmeans(place[chosen], number, seed)
-            parts.append((centres, sizes, np.full(number, polarity)))
+            parts.append((centres, sizes, np.full(len(sizes), polarity)))
     centres, sizes, p = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order = np.argsort(centres[:, 2], kind="stable")
     x, y, t = (centres[order] * [width - 1, height - 1, 1]).T
@@ -65,13 +67,19 @@ def cluster(points: Points, clusters: int, width: int = SIDE, height: int = SIDE
 
 
 def _kmeans(place: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(number, 3) centres and how many points belong to each."""
+    """(number, 3) centres and how many points belong to each; fewer where points coincide, so that none is empty."""
     try:
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
     except ImportError as error:
         raise UserError("prepare cluster needs scikit-learn: pip install 'scikit-learn>=1.4'") from error
-    found = KMeans(n_clusters=number, random_state=seed, n_init="auto").fit(place)
-    return found.cluster_centers_, np.bincount(found.labels_, minlength=number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(n_clusters=number, random_state=seed, n_init="auto").fit(place)
+    counts = np.bincount(found.labels_, minlength=number)
+    # An intensity of 0 would silence a token, and self-supervised training divides by it.
+    filled = counts > 0
+    return found.cluster_centers_[filled], counts[filled]
 
 
 def convert(job: tuple[Path, Path], clusters: int) -> None:
@@ -90,9 +98,14 @@ def convert(job: tuple[Path, Path], clusters: int) -> None:
             raise
         raise UserError(f"{source}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    begun = target.with_name(f".{target.name}.{os.getpid()}.npz")
-    np.savez(begun, x=made.x, y=made.y, t=made.t, p=made.p, intensity=np.asarray(made.intensity))
-    begun.rename(target)
+    # Not called .npz, so that nobody reads what an interruption leaves; opened here, since numpy would call it so.
+    begun = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with begun.open("wb") as file:
+            np.savez(file, x=made.x, y=made.y, t=made.t, p=made.p, intensity=np.asarray(made.intensity))
+        begun.rename(target)
+    finally:
+        begun.unlink(missing_ok=True)
 
 
 def jobs(root: Path, clusters: int) -> Iterator[tuple[Path, Path]]:

@@ -62,6 +62,7 @@ def read(file: Path, weighted: bool = False) -> Points:
     if any(column.shape != columns[0].shape or column.ndim != 1 for column in columns):
         raise UserError(f"{file}: its {', '.join(names)} are not of one length; make or unpack it again")
     points = Points(*columns)
-    if len(points) > 1 and (np.diff(points.t) < 0).any():
+    # Compared, not subtracted: unsigned times have no negative differences.
+    if (points.t[1:] < points.t[:-1]).any():
         return points[np.argsort(points.t, kind="stable")]
     return points
