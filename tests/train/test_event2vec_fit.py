@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from models.checkpoint import open_checkpoint
+from models.zoo import shipped_checkpoint
+from runtime.errors import UserError
 from train.__main__ import main
 from train.event2vec.recipe import parameter_groups, rate_factor
 
@@ -83,6 +85,17 @@ def test_transfer_takes_the_weights_over(pretrained):
     assert report.startswith(f"loaded {len(model.state_dict()) - 2} of {len(model.state_dict())} tensors")
     own, given = model.state_dict(), source.model.state_dict()
     assert all(torch.equal(own[name], given[name]) for name in own if not name.startswith("heads."))
+
+
+def test_a_shipped_model_is_loaded_by_its_name():
+    from train.event2vec.transfer import load_weights
+
+    source = open_checkpoint(shipped_checkpoint("nmnist_event2vec")).model
+    model = type(source)(source.config)
+    assert load_weights(model, "nmnist_event2vec").startswith("loaded 68 of 68 tensors from nmnist_event2vec")
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UserError, match="these come with the package: nmnist_event2vec, "):
+        load_weights(model, "nmnist_event3vec")
 
 
 def test_a_checkpoint_of_other_widths_is_refused(lip, pretrained, tmp_path, capsys):

@@ -30,7 +30,8 @@ class Event2VecClassifier(Classifier):
         p_intensity_drop: Probability that an event's intensity counts as 1 in training.
         forget_bias: What the biases of all forget gates begin at, e.g. 4 for memories of about e^4 events; by default
             they are drawn around 0, as published, and memories of one or two events must grow.
-        load: Checkpoint whose weights training begins with, wherever names agree; which do not is printed.
+        load: Checkpoint, or name of a shipped model, whose weights training begins with, wherever names agree; which do
+            not is printed.
         fast: On a CPU, train by `train.event2vec.fast`; the results are the same up to rounding.
     """
 

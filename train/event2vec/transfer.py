@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from models.formats import read
+from models.zoo import shipped_checkpoint
 from runtime.errors import UserError
 
 PREFIX = "classifier."
@@ -17,15 +18,18 @@ def load_weights(model: nn.Module, path: str) -> str:
 
     Args:
         model: What is to be trained.
-        path: Any checkpoint of Event2Vec, the published and self-supervised ones included.
+        path: Any checkpoint of Event2Vec, the published and self-supervised ones included; or the name of a shipped
+            model.
 
     Returns:
         The report: how many were taken, which names were missing and which unexpected.
 
     Raises:
-        UserError: If nothing agrees, or a weight of the same name has another shape.
+        UserError: If nothing agrees, a weight of the same name has another shape, or no model of that name is shipped.
     """
-    given = {name.removeprefix(PREFIX): tensor for name, tensor in read(Path(path)).tensors.items()}
+    # A name without folder and suffix is no file of weights.
+    file = Path(path) if Path(path).suffix or len(Path(path).parts) > 1 else shipped_checkpoint(path)
+    given = {name.removeprefix(PREFIX): tensor for name, tensor in read(file).tensors.items()}
     own = model.state_dict()
     shared = [name for name in own if name in given]
     if not shared:
