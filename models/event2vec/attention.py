@@ -79,5 +79,9 @@ class ForgettingAttention(nn.Module):
         order = order or Order.everything()
         # One call for both directions: the reversed sequences follow the others on the batch axis.
         both = forgetting_attention(*(order.both_ways(value) for value in (q, k, v, log_f)))
-        forward, backward = order.back(both.to(log_f.dtype))
-        return self.o_proj(torch.cat((forward, backward), -1))
+        return self.join(*order.back(both.to(log_f.dtype)))
+
+    def join(self, forward: Tensor, backward: Tensor) -> Tensor:
+        """Both directions, (B, L, d) each -> (B, L, d)."""
+        joined: Tensor = self.o_proj(torch.cat((forward, backward), -1))
+        return joined

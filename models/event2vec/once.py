@@ -2,13 +2,12 @@
 
 As published, the time of a window's last event scales all gaps, so that a new event changes every token. With a
 `time_scale` a token depends on its event and on the seven gaps up to it, wherever a window begins. The front end hands
-over blocks of H events, one per hop, and there are two stages:
+over blocks of H events, one per hop, and there are three stages:
 
-    tokens   makes tokens and the first layer's queries, keys, values and gates of the H new events, and pushes them
-             into rings that hold those of the last N
-    window   the first layer's attention, and everything after it, on the rings
-
-Attention itself is not carried on: each softmax runs over the keys of the window, whose oldest H leave with every hop.
+    tokens      makes tokens and the first layer's queries, keys, values and gates of the H new events, and pushes them
+                into rings that hold those of the last N
+    attention   the first layer's attention, as far as the H new events change it, see `carried`
+    window      the rest of the first layer, and everything after it, on the last N events
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.event2vec.carried import MOST_BYTES, AttentionStage
 from models.event2vec.causal.temporal import CausalTemporalEmbedding
 from models.event2vec.encoder import Encoder, EncoderLayer, encode, mean, pool_pairs
 from models.event2vec.events import scaled_gaps
 from models.event2vec.stream import POOLED, Readout, check_front_end, points
+from neurocompile.ops.forgetting_attention import forgetting_attention
 from neurocompile.program import ProgramSpec, StageSpec, StateSpec, StreamProgram, TensorSpec, Trigger
 from runtime.errors import UserError
 from runtime.front_ends import Window
@@ -73,7 +74,7 @@ class TokenStage(nn.Module):
         times = torch.cat((last, time))
         gap = (times[1:] - times[:-1]).to(dtype) * (1e-3 / cast(float, self.config.time_scale))
         # A stream's first event has no gap before it.
-        begun = torch.cat((blocks.clamp(max=1), blocks.new_ones(len(token) - 1)))
+        begun = torch.cat((blocks.clamp(max=1), blocks.new_ones(len(token) - 1))).to(dtype)
         feature, new_histories = self.tpe.carried((gap * begun)[None], [value[None] for value in histories])
         x = self.embed_net(points(self.config, token, dtype)) + feature[0]
         if weights:
@@ -84,19 +85,39 @@ class TokenStage(nn.Module):
 
 
 class RingStage(nn.Module):
-    """Stage `window`: from the rings to the mean feature; zeros before the first window is complete."""
+    """Stage `window`: from the rings to the mean feature; zeros before the first window is complete.
 
-    def __init__(self, model: Event2Vec, blocks: int) -> None:
+    Args:
+        model: The network.
+        attention: Stage `attention`, which made what this one reads.
+    """
+
+    def __init__(self, model: Event2Vec, attention: AttentionStage) -> None:
         super().__init__()
-        self.config, self.backbone_net, self.blocks = model.config, model.backbone_net, blocks
+        self.config, self.backbone_net, self.blocks = model.config, model.backbone_net, attention.hops
+        self.lines = attention.lines
 
-    def forward(self, blocks: Tensor, x: Tensor, *projected: Tensor) -> tuple[Tensor]:
-        """Number of blocks (1,), rings (N, ..) -> (d,)."""
+    def forward(self, blocks: Tensor, x: Tensor, ahead: Tensor, *forward: Tensor) -> tuple[Tensor]:
+        """From a window's tokens and its first attention to the mean feature.
+
+        Args:
+            blocks: (1,) number of blocks so far.
+            x: (N, d) tokens.
+            ahead: (N, heads (D + 1)) backward direction, each softmax with the logarithm of its sum.
+            *forward: Answers kept for this window and later ones (R (R + 1) / 2, H d), or where none are kept the rings
+                `q`, `k`, `v`, `log_f` (N, ..).
+        """
         heads, keys = self.config.nheads, self.config.key_heads
-        q, k, v, log_f = (value[None] for value in projected)
-        parts = (q.unflatten(-1, (heads, -1)), *(value.unflatten(-1, (keys, -1)) for value in (k, v)), log_f)
+        backward = ahead.unflatten(-1, (heads, -1))[..., :-1].flatten(1)
+        if self.lines is not None:
+            look_back = forward[0].index_select(0, self.lines.read(blocks - 1)).reshape(x.shape)
+        else:
+            q, k, v, log_f = (value[None] for value in forward)
+            parts = (q.unflatten(-1, (heads, -1)), *(value.unflatten(-1, (keys, -1)) for value in (k, v)), log_f)
+            look_back = forgetting_attention(*parts)[0].flatten(1)
         first = first_layer(self.backbone_net)
-        features = rest_of(self.backbone_net, first.finish(x[None], first.attention.attention.attend(*parts)))
+        attended = first.attention.attention.join(look_back[None], backward[None])
+        features = rest_of(self.backbone_net, first.finish(x[None], attended))
         return (mean(features)[0] * (blocks >= self.blocks).to(x.dtype),)
 
 
@@ -146,19 +167,29 @@ def once_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] = 
     feed = replace(front_end, window=hop, scaled=False)
     keys = config.d_model // config.nheads * config.key_heads
     widths = (config.d_model, config.d_model, keys, keys, config.nheads)
+    slots = size // hop * (size // hop + 1) // 2
+    keep = 4 * slots * hop * config.d_model <= MOST_BYTES
     rings = [StateSpec(f"ring_{name}", "float32", (size, width)) for name, width in zip(RINGS, widths, strict=True)]
     histories = [StateSpec(f"history{k}", "float32", shape) for k, shape in enumerate(model.tpe.histories)]
-    states = (StateSpec("last", "int64", (1,)), StateSpec("blocks", "float32", (1,)), *histories, *rings)
+    states = (StateSpec("last", "int64", (1,)), StateSpec("blocks", "int64", (1,)), *histories, *rings)
     names = tuple(state.name for state in states)
+    ahead = StateSpec("ahead", "float32", (size, config.d_model + config.nheads))
+    kept = (StateSpec("kept", "float32", (slots, hop * config.d_model)),) if keep else ()
+    projected = tuple(ring.name for ring in rings[1:])
+    carried = tuple(state.name for state in (ahead, *kept))
+    looked_back = carried[1:] or projected
     answer = (TensorSpec("logits", "float32", (config.num_classes,)),)
     spec = ProgramSpec(
         family="event2vec",
         front_end=feed.to_json(),
         items=feed.items,
-        states=(*states, StateSpec(POOLED, "float32", (config.d_model,))),
+        states=(*states, ahead, *kept, StateSpec(POOLED, "float32", (config.d_model,))),
         stages=(
             StageSpec("tokens", Trigger(), tuple(item.name for item in feed.items), reads=names, writes=names),
-            StageSpec("window", Trigger(), (), reads=("blocks", *(ring.name for ring in rings)), writes=(POOLED,)),
+            StageSpec("attention", Trigger(), (), reads=("blocks", *projected, *carried), writes=carried),
+            StageSpec(
+                "window", Trigger(), (), reads=("blocks", rings[0].name, ahead.name, *looked_back), writes=(POOLED,)
+            ),
             StageSpec("readout", Trigger(REQUEST), (), outputs=answer, reads=(POOLED,)),
         ),
         first_readout=size // hop,
@@ -166,9 +197,16 @@ def once_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] = 
         notes={
             "window": f"the last {size} events, every {hop}; equal to the network on them",
             "once": "tokens and the first layer's projections are made once per event and kept in rings",
+            "carried": f"of the first layer's attention: {'both directions' if keep else 'the backward direction'}",
         },
     )
-    modules = {"tokens": TokenStage(model), "window": RingStage(model, size // hop), "readout": Readout(model.heads)}
+    attention = AttentionStage(first_layer(model.backbone_net).attention.attention, size // hop, keep=keep)
+    modules = {
+        "tokens": TokenStage(model),
+        "attention": attention,
+        "window": RingStage(model, attention),
+        "readout": Readout(model.heads),
+    }
     return StreamProgram(spec, modules, lambda items: offline(model, size, items))
 
 

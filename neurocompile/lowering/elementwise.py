@@ -69,6 +69,15 @@ def _clip(call: Call) -> Result:
     return value
 
 
+@operator("Mod")
+def _remainder(call: Call) -> Result:
+    """Of whole numbers that are not negative."""
+    a, b = call.operand(0), call.operand(1)
+    if a.dtype not in ("int64", "int32") or call.attribute("fmod", 0):
+        call.refuse("only remainders of whole numbers are compiled")
+    return call.builder.map("sub", a, call.builder.map("mul", call.builder.map("div", a, b), b))
+
+
 @operator("Cast")
 def _cast(call: Call) -> Result:
     dtype = ir.DataType(call.attribute("to", 0)).numpy().name

@@ -1,15 +1,27 @@
 """New values of states go where the old ones are if nothing reads those afterwards; otherwise they are copied there.
 
 A new value may take the old one's place if every statement that reads the old value comes before the statement that
-writes the new one, or is that very nest and reads either the same element that the iteration writes or other elements
-than any iteration writes.
+writes the new one, or is that very statement: a nest that reads either the same element that the iteration writes or
+other elements than any iteration writes, or a scatter into the old value that reads it for nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from neurocompile.lowering.loops import Access, Buffer, Fold, Let, Load, Nest, Statement, Store, accesses, renamed
+from neurocompile.lowering.loops import (
+    Access,
+    Buffer,
+    Fold,
+    Let,
+    Load,
+    Nest,
+    Scatter,
+    Statement,
+    Store,
+    accesses,
+    renamed,
+)
 
 
 def settle(
@@ -48,6 +60,8 @@ def _safe(statements: list[Statement], old: Buffer, new: Buffer) -> bool:
     if first not in reads:
         return True
     nest = statements[first]
+    if isinstance(nest, Scatter) and len(writes) == 1:
+        return old not in (nest.x.buffer, nest.index.buffer)
     if not isinstance(nest, Nest) or len(writes) > 1:
         return False
     if any(isinstance(line, Fold) and line.access.buffer == new for line in nest.body):

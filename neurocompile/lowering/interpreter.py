@@ -21,6 +21,7 @@ from neurocompile.lowering.loops import (
     MatVec,
     Nest,
     Rows,
+    Scatter,
     StageLoops,
     Store,
     folded,
@@ -127,28 +128,59 @@ def _mat_mul(product: MatMul, memory: Memory) -> None:
 
 
 def _rows(rows: Rows, memory: Memory) -> None:
-    index = _window(rows.index, (rows.rows,), memory)
-    if (index < 0).any() or (index >= rows.table_rows).any():
-        raise IndexError(f"a row of {rows.table.buffer.name} does not exist; it has {rows.table_rows}")
+    index = _index(rows, memory)
     table = _window(rows.table, (rows.table_rows, rows.width), memory)
     _window(rows.out, (rows.rows, rows.width), memory)[...] = table[index]
 
 
+def _scatter(scatter: Scatter, memory: Memory) -> None:
+    box, index = (scatter.table_rows, scatter.width), _index(scatter, memory)
+    values = _window(scatter.x, (scatter.rows, scatter.width), memory).copy()
+    out = _window(scatter.out, box, memory)
+    out[...] = _window(scatter.source, box, memory)
+    out[index] = values
+
+
+def _index(statement: Rows | Scatter, memory: Memory) -> np.ndarray:
+    index = _window(statement.index, (statement.rows,), memory)
+    if (index < 0).any() or (index >= statement.table_rows).any():
+        name = statement.table.buffer.name if isinstance(statement, Rows) else statement.out.buffer.name
+        raise IndexError(f"a row of {name} does not exist; it has {statement.table_rows}")
+    return index
+
+
 def _attention(op: Attention, memory: Memory) -> None:
     """Query by query in blocks; prefix sums of the gates and their differences are float64, everything else float32."""
-    q, k, v, log_f = (_window(getattr(op, name), op.boxes[name], memory) for name in ("q", "k", "v", "log_f"))
-    out, root = _window(op.out, op.boxes["out"], memory), np.float32(np.sqrt(op.width))
+    read = {name: _window(access, op.boxes[name], memory) for name, access in op.operands.items()}
+    out, root, first = _window(op.out, op.boxes["out"], memory), np.float32(np.sqrt(op.width)), op.steps - op.queries
     for head in range(op.heads):
-        keys, values = (array[:, head // (op.heads // op.key_heads)] for array in (k, v))
-        passed = np.cumsum(log_f[:, head], dtype=np.float64)
-        for begin in range(0, op.steps, QUERIES):
-            here = slice(begin, min(begin + QUERIES, op.steps))
-            decay = (passed[here, None] - passed[None, : here.stop]).astype(np.float32)
-            scores = (q[here, head] / root) @ keys[: here.stop].T + decay
-            later = np.arange(here.stop) > np.arange(here.start, here.stop)[:, None]
-            scores[later] = -np.inf
-            weights = np.exp(scores - scores.max(1, keepdims=True))
-            out[here, head] = weights @ values[: here.stop] / weights.sum(1, keepdims=True)
+        keys, values = (read[name][:, head // (op.heads // op.key_heads)] for name in ("k", "v"))
+        passed = np.cumsum(read["log_f"][:, head], dtype=np.float64)
+        for begin in range(0, op.queries, QUERIES):
+            here = slice(begin, min(begin + QUERIES, op.queries))
+            places = np.arange(first + here.start, first + here.stop)
+            decay = (passed[places, None] - passed[None, : op.keys]).astype(np.float32)
+            scores = (read["q"][here, head] / root) @ keys.T + decay
+            scores[np.arange(op.keys) > places[:, None]] = -np.inf
+            if op.known is None:
+                out[here, head] = _softmax(scores, values)[:, :-1]
+                continue
+            known = read["known"][here, head]
+            for number, start in enumerate(range(0, op.keys, op.cut)):
+                out[number, here, head] = _softmax(scores[:, start:], values[start:], known)
+
+
+def _softmax(scores: np.ndarray, values: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """(Q, M) scores, (M, D) values and (Q, D + 1) known softmaxes -> (Q, D + 1) the same with the keys."""
+    top = scores.max(1, keepdims=True)
+    if known is not None:
+        top = np.maximum(top, known[:, -1:])
+    weights = np.exp(scores - top)
+    mass, mean = weights.sum(1, keepdims=True), weights @ values
+    if known is not None:
+        weight = np.exp(known[:, -1:] - top)
+        mass, mean = mass + weight, mean + weight * known[:, :-1]
+    return np.concatenate((mean / mass, top + np.log(mass)), 1)
 
 
 EXECUTE: dict[type, Callable[..., None]] = {
@@ -156,6 +188,7 @@ EXECUTE: dict[type, Callable[..., None]] = {
     MatVec: _mat_vec,
     MatMul: _mat_mul,
     Rows: _rows,
+    Scatter: _scatter,
     Attention: _attention,
 }
 

@@ -6,7 +6,8 @@ A stage is a list of statements over flat buffers:
                `Store` it, or `Fold` it over the dimensions that its index map does not walk through
     MatVec     out[n] = Σ_k x[k] W[k, n], with x in one or several pieces
     MatMul     the same for every row of x; rows may overlap, which makes a convolution of it
-    Rows       rows of a table, one per element of an integer item
+    Rows       rows of a table, one per element of an integer vector
+    Scatter    rows of a table, which such a vector names, replaced
     Attention  softmax attention that looks back and decays by a gate per step, see the op `forgetting_attention`
     (a copy is a nest of one load and one store; a view is an index map and no statement at all)
 
@@ -19,10 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
-KINDS = ("item", "value", "state", "weight", "local")
+from neurocompile.lowering.access import Access, Buffer
+from neurocompile.lowering.attention import Attention
+
 UNARY = (
     "neg",
     "abs",
@@ -43,49 +47,6 @@ BINARY = ("add", "sub", "mul", "div", "max", "min", "less", "less_equal", "equal
 OPERATIONS = dict.fromkeys(UNARY, 1) | dict.fromkeys(BINARY, 2) | {"select": 3, "cast": 1}
 """Operations and their number of operands; a comparison yields bool, `select(c, a, b)` is a where c holds, else b."""
 FOLDS = ("sum", "max", "min")
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A flat piece of memory.
-
-    Attributes:
-        name: Unique in the program; locals are unique in their stage.
-        dtype: NumPy's name, e.g. `float32`.
-        size: Number of elements.
-        kind: `item` (front end's value), `value` (between stages), `state`, `weight` or `local` (one firing).
-    """
-
-    name: str
-    dtype: str
-    size: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Access:
-    """An index map into a buffer.
-
-    Attributes:
-        buffer: The buffer.
-        offset: Element of iteration (0, .., 0) and row 0.
-        strides: One per dimension of the nest, in elements.
-        row: Name of the int64 scalar item that selects a row, or empty.
-        row_stride: Elements per row.
-        rows: Number of rows; `row` lies in `[0, rows)`.
-    """
-
-    buffer: Buffer
-    offset: int
-    strides: tuple[int, ...]
-    row: str = ""
-    row_stride: int = 0
-    rows: int = 1
-
-    def span(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """First and last element touched in row 0."""
-        reach = [stride * (size - 1) for stride, size in zip(self.strides, shape, strict=True)]
-        return self.offset + sum(min(r, 0) for r in reach), self.offset + sum(max(r, 0) for r in reach)
 
 
 @dataclass(frozen=True)
@@ -194,8 +155,8 @@ class Rows:
 
     Attributes:
         out: Index map over (R, W).
-        table: Index map over (V, W), a whole constant.
-        index: Index map over (R,) of an int64 item in `[0, V)`.
+        table: Index map over (V, W), a whole constant or state.
+        index: Index map over (R,), int64, in `[0, V)`.
         rows: R.
         table_rows: V.
         width: W.
@@ -210,46 +171,29 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """o_i = Σ_{j <= i} softmax_j(q_i · k_j / √D + Σ_{r = j+1 .. i} log_f_r) v_j.
-
-    Keys whose weights together are at most 2^-24 of the running sum may be left out, see the op `forgetting_attention`.
+class Scatter:
+    """out[index[r], :] = x[r, :]; the other rows are those of `source`.
 
     Attributes:
-        out: Index map over (T, H, D).
-        q: The same.
-        k: Index map over (T, K, D); query head h reads key head h // (H / K).
-        v: The same.
-        log_f: Index map over (T, H).
-        steps: T.
-        heads: H.
-        key_heads: K.
-        width: D.
+        out: Index map over (V, W), all of a buffer.
+        source: The same, perhaps of the same buffer.
+        x: Index map over (R, W) with neighbouring elements side by side.
+        index: Index map over (R,), int64, in `[0, V)`, no two equal.
+        rows: R.
+        table_rows: V.
+        width: W.
     """
 
     out: Access
-    q: Access
-    k: Access
-    v: Access
-    log_f: Access
-    steps: int
-    heads: int
-    key_heads: int
+    source: Access
+    x: Access
+    index: Access
+    rows: int
+    table_rows: int
     width: int
 
-    @property
-    def boxes(self) -> dict[str, tuple[int, ...]]:
-        """The box of every index map."""
-        queries, keys = (self.steps, self.heads, self.width), (self.steps, self.key_heads, self.width)
-        return {"q": queries, "k": keys, "v": keys, "log_f": queries[:2], "out": queries}
 
-    @property
-    def multiply_adds(self) -> int:
-        """Of all pairs that look back; leaving out keys makes them fewer."""
-        return self.steps * (self.steps + 1) * self.heads * self.width
-
-
-Statement = Nest | MatVec | MatMul | Rows | Attention
+Statement = Nest | MatVec | MatMul | Rows | Scatter | Attention
 
 
 @dataclass(frozen=True)
@@ -321,9 +265,15 @@ def accesses(statement: Statement) -> Iterator[tuple[Access, tuple[int, ...], bo
         yield statement.index, (statement.rows,), False
         yield statement.out, (statement.rows, statement.width), True
         return
+    if isinstance(statement, Scatter):
+        table, values = (statement.table_rows, statement.width), (statement.rows, statement.width)
+        yield from ((statement.source, table, False), (statement.x, values, False))
+        yield from ((statement.index, (statement.rows,), False), (statement.out, table, True))
+        return
     if isinstance(statement, Attention):
-        for name, box in statement.boxes.items():
-            yield getattr(statement, name), box, name == "out"
+        for name, access in statement.operands.items():
+            yield access, statement.boxes[name], False
+        yield statement.out, statement.boxes["out"], True
         return
     for line in statement.body:
         if isinstance(line, Let):
@@ -347,11 +297,9 @@ def renamed(statement: Statement, old: Buffer, new: Buffer) -> Statement:
     if isinstance(statement, MatVec | MatMul):
         pieces = tuple((access(a), length) for a, length in statement.pieces)
         return replace(statement, out=access(statement.out), pieces=pieces)
-    if isinstance(statement, Rows):
-        return replace(statement, out=access(statement.out), index=access(statement.index))
-    if isinstance(statement, Attention):
-        q, k, v = (access(a) for a in (statement.q, statement.k, statement.v))
-        return replace(statement, q=q, k=k, v=v, log_f=access(statement.log_f), out=access(statement.out))
+    if isinstance(statement, Rows | Scatter | Attention):
+        maps: dict[str, Any] = {name: access(a) for name, a in vars(statement).items() if isinstance(a, Access)}
+        return replace(statement, **maps)
     body: list[Let | Store | Fold] = []
     for line in statement.body:
         if not isinstance(line, Let):

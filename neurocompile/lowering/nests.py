@@ -26,6 +26,7 @@ from neurocompile.lowering.loops import (
     MatVec,
     Nest,
     Rows,
+    Scatter,
     Statement,
     Store,
 )
@@ -200,10 +201,30 @@ def _rows(task: Task, buffers: dict[Tensor, Buffer]) -> Rows:
     return Rows(out, _box_access(table, buffers), _box_access(index, buffers), rows, table.shape[0], width)
 
 
+def _scatter(task: Task, buffers: dict[Tensor, Buffer]) -> Scatter:
+    source, x, index = (_box_access(view, buffers) for view in task.views)
+    (rows, width), table_rows = task.views[1].shape, task.target.shape[0]
+    return Scatter(_box_access(task.target, buffers), source, x, index, rows, table_rows, width)
+
+
 def _attention(task: Task, buffers: dict[Tensor, Buffer]) -> Attention:
-    q, k, v, log_f = (_box_access(view, buffers) for view in task.views)
-    (steps, heads, width), key_heads = task.target.shape, task.views[1].shape[1]
-    return Attention(_box_access(task.target, buffers), q, k, v, log_f, steps, heads, key_heads, width)
+    q, k, v, log_f, *known = (_box_access(view, buffers) for view in task.views)
+    (queries, heads, width), (keys, key_heads, _), (steps, _) = (task.views[number].shape for number in (0, 1, 3))
+    return Attention(
+        out=_box_access(task.target, buffers),
+        q=q,
+        k=k,
+        v=v,
+        log_f=log_f,
+        known=known[0] if known else None,
+        steps=steps,
+        queries=queries,
+        keys=keys,
+        cut=task.cut,
+        heads=heads,
+        key_heads=key_heads,
+        width=width,
+    )
 
 
 LOOPS = ("map", "fold")
@@ -211,6 +232,7 @@ PRIMITIVES: dict[str, Callable[[Task, dict[Tensor, Buffer]], Statement]] = {
     "matvec": _mat_vec,
     "matmul": _mat_mul,
     "rows": _rows,
+    "scatter": _scatter,
     "attention": _attention,
 }
 

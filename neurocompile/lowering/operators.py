@@ -219,6 +219,8 @@ def _gather(call: Call) -> Result:
             return view.narrow(axis, int(index[0]), index.size, int(steps[0]))
         return call.refuse("its constant indices are not evenly spaced")
     row = call.view(1)
+    if row.tensor.kind == "local" and axis == 0 and view.is_whole and len(view.shape) == 2 and len(row.shape) == 1:
+        return call.builder.rows(view, call.builder.whole(row))
     if row.tensor.kind == "item" and axis == 0 and view.is_whole and len(view.shape) == 2 and prod(row.shape) > 1:
         return _rows_of(call, view, row)
     if row.tensor.kind != "item" or prod(row.shape) != 1 or axis != 0 or not view.is_whole:
@@ -237,6 +239,19 @@ def _rows_of(call: Call, table: View, index: View) -> Result:
     if flat is None or table.array() is None:
         return call.refuse("its table is not constant, or its indices are not in order")
     return call.builder.reshape(call.builder.rows(table, flat), (*index.shape, table.shape[1]))
+
+
+@operator("ScatterND")
+def _scatter(call: Call) -> Result:
+    """Rows of a table replaced, as torch's `index_copy` along the first axis is exported."""
+    table, index, x = call.view(0), call.view(1), call.view(2)
+    if call.attribute("reduction", "none") != "none":
+        call.refuse("it combines elements")
+    if len(table.shape) != 2 or not table.is_whole or index.shape != (x.shape[0], 1) or x.shape[1:] != table.shape[1:]:
+        call.refuse("only whole rows of a matrix are replaced, by one index each")
+    rows = call.builder.reshape(index, (x.shape[0],))
+    assert isinstance(rows, View)
+    return call.builder.scatter(table, call.builder.whole(x), call.builder.whole(rows))
 
 
 @operator("MatMul")

@@ -81,7 +81,21 @@ def _forgetting_attention(call: Call) -> Result:
     if any(view.dtype != "float32" for views in (q, k, v, log_f) for view in views):
         call.refuse("it is not float32")
     for number, views in enumerate(zip(q, k, v, log_f, strict=True)):
-        builder.attention(*views, target.select(0, number))
+        builder.attention(views, target.select(0, number), views[0].shape[0])
+    return target
+
+
+@operator("neurocompile::ForgettingAttentionSuffixes")
+def _forgetting_attention_suffixes(call: Call) -> Result:
+    """As above; what is known may be the same numbers for all queries."""
+    builder, cut = call.builder, int(call.attribute("cut", 0))
+    inputs = [[*_sequences(call, number)] for number in range(5)]
+    if any(view.dtype != "float32" for views in inputs for view in views):
+        call.refuse("it is not float32")
+    answers = inputs[1][0].shape[0] // cut
+    target = builder.tensor((len(inputs[0]), answers, *inputs[4][0].shape), "float32").whole()
+    for number, views in enumerate(zip(*inputs, strict=True)):
+        builder.attention(views, target.select(0, number), cut)
     return target
 
 

@@ -22,11 +22,13 @@ class Task:
     """One tensor operation.
 
     Attributes:
-        kind: `map` (elementwise), `fold`, `matvec`, `matmul`, `rows` or `attention`.
+        kind: `map` (elementwise), `fold`, `matvec`, `matmul`, `rows`, `scatter` or `attention`.
         operation: An operation or fold of the loop level; `copy` for a map that only moves.
-        operands: Of a product: the pieces of x. Of `rows`: table and index. Of `attention`: q, k, v, log_f.
+        operands: Of a product: the pieces of x. Of `rows`: table and index. Of `scatter`: source, x and index.
+            Of `attention`: q, k, v, log_f and perhaps what is known.
         target: Where the result goes.
         weight: Of a product: the (K, N) matrix.
+        cut: Of `attention`: keys from one answer to the next.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Task:
     operands: tuple[Operand, ...]
     target: View
     weight: Tensor | None = None
+    cut: int = 0
 
     @property
     def box(self) -> tuple[int, ...]:
@@ -143,9 +146,14 @@ class StageBuilder:
         tensor = self.tensor((index.shape[0], table.shape[1]), table.dtype)
         return self._add("rows", "rows", (table, index), tensor.whole())
 
-    def attention(self, q: View, k: View, v: View, log_f: View, target: View) -> None:
-        """Forgetting attention of one sequence: (T, H, D), twice (T, K, D), (T, H) -> (T, H, D)."""
-        self._add("attention", "attention", (q, k, v, log_f), target)
+    def scatter(self, source: View, x: View, index: View) -> View:
+        """A whole table (V, W) with the rows that an index (R,) names taken from x (R, W)."""
+        tensor = self.tensor(source.shape, source.dtype)
+        return self._add("scatter", "scatter", (source, x, index), tensor.whole())
+
+    def attention(self, operands: tuple[View, ...], target: View, cut: int) -> None:
+        """Forgetting attention of one sequence, see `loops.Attention`; `operands` are q, k, v, log_f, perhaps known."""
+        self._add("attention", "attention", operands, target, cut=cut)
 
     def copy(self, operand: Operand, target: View) -> None:
         """Moves elements."""
@@ -161,6 +169,14 @@ class StageBuilder:
             self.write_pieces(value, target)
         else:
             self.copy(value, target)
+        return target
+
+    def whole(self, view: View) -> View:
+        """The view, copied together unless its elements lie side by side in their order."""
+        if view.is_contiguous and view.row is None:
+            return view
+        target = self.tensor(view.shape, view.dtype).whole()
+        self.copy(view, target)
         return target
 
     def write_pieces(self, joined: Joined, target: View) -> None:
@@ -183,11 +199,17 @@ class StageBuilder:
         return View(target, shape, contiguous(shape))
 
     def _add(
-        self, kind: str, operation: str, operands: tuple[Operand, ...], target: View, weight: Tensor | None = None
+        self,
+        kind: str,
+        operation: str,
+        operands: tuple[Operand, ...],
+        target: View,
+        weight: Tensor | None = None,
+        cut: int = 0,
     ) -> View:
         if kind == "map":
             operands = tuple(v.broadcast(target.shape) if isinstance(v, View) else v for v in operands)
-        task = Task(kind, operation, operands, target, weight)
+        task = Task(kind, operation, operands, target, weight, cut)
         self.tasks.append(task)
         target.tensor.producers.append(task)
         return target

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-OPS = ("diagonal_scan", "forgetting_attention", "gated_linear_attention", "lif")
+OPS = ("diagonal_scan", "forgetting_attention", "forgetting_attention_suffixes", "gated_linear_attention", "lif")
 
 
 def attach_functions(model: ir.Model) -> None:

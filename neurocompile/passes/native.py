@@ -2,6 +2,8 @@
 
     neurocompile::DiagonalScan          ->  ceil(log2 T) rounds of multiply-adds
     neurocompile::ForgettingAttention   ->  blocks of MatMul, Softmax, MatMul with the decay added in between
+    neurocompile::ForgettingAttentionSuffixes
+                                        ->  the same for every part of the keys, and what combines the parts
     neurocompile::GatedLinearAttention  ->  blocks of products and the state between them
     neurocompile::LIF                   ->  T steps one after the other
     CastLike                            ->  Cast, or nothing
@@ -26,6 +28,7 @@ from runtime.errors import InternalError, UserError
 STATIC = {
     "DiagonalScan": "diagonal_scan",
     "ForgettingAttention": "forgetting_attention",
+    "ForgettingAttentionSuffixes": "forgetting_attention_suffixes",
     "GatedLinearAttention": "gated_linear_attention",
     "LIF": "lif",
 }

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from neurocompile.lowering.access import Access, Buffer
+from neurocompile.lowering.attention import Attention
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention as reference
+from neurocompile.ops.forgetting_attention_suffixes.reference import forgetting_attention_suffixes as suffixes
 from neurocompile.targets import cpu
-from neurocompile.targets.cpu.code.attention import attention_kernels, queries
+from neurocompile.targets.cpu.code.attention import attention_kernels
+from neurocompile.targets.cpu.code.attention import queries as queries_of
 from neurocompile.targets.cpu.code.products import Shape
 from neurocompile.targets.cpu.placement.arena import attention_bytes
 from neurocompile.targets.cpu.toolchains.compiler import find_compiler
@@ -48,36 +52,46 @@ class Library:
         parts += [(cpu.PARTS / name).read_text() for name in ("vector.c", "mathematics.c")]
         parts += [*attention_kernels(self.shape), (cpu.PARTS / "attention.c").read_text()]
         strided = ", ".join(f"const float *{name}, ptrdiff_t s_{name}" for name in ("q", "k", "v", "f"))
-        passed = ", ".join(f"{name}, s_{name}" for name in ("q", "k", "v", "f", "o"))
+        passed = ", ".join(f"{name}, s_{name}" for name in ("q", "k", "v", "f"))
+        sizes = "steps, from, keys, cut, width"
+        whole = ", ".join(f"ptrdiff_t {name}" for name in sizes.split(", "))
         parts.append(
-            f'__attribute__((visibility("default"))) void attend(ptrdiff_t steps, ptrdiff_t width, {strided}, '
-            f"float *o, ptrdiff_t s_o, unsigned char *work) {{ nc_attention(steps, width, {passed}, work); }}"
+            f'__attribute__((visibility("default"))) void attend({whole}, {strided}, '
+            f"const float *known, ptrdiff_t s_known, float *o, ptrdiff_t s_o, ptrdiff_t c_o, unsigned char *work) {{ "
+            f"nc_attention({sizes}, {passed}, known, s_known, o, s_o, c_o, work); }}"
         )
         (folder / "a.c").write_text("\n".join(parts))
         find_compiler().library(folder / "a.c", folder / "a.so", flags)
         self.attend = ctypes.CDLL(str(folder / "a.so")).attend
-        self.attend.argtypes = (ctypes.c_ssize_t,) * 2 + (ctypes.c_void_p, ctypes.c_ssize_t) * 5 + (ctypes.c_void_p,)
+        pairs = (ctypes.c_void_p, ctypes.c_ssize_t) * 6
+        self.attend.argtypes = (ctypes.c_ssize_t,) * 5 + pairs + (ctypes.c_ssize_t, ctypes.c_void_p)
 
     def __call__(self, q, k, v, log_f, turned: bool = False) -> np.ndarray:
         """(T, H, D), (T, K, D) twice, (T, H) float32 -> (T, H, D); `turned`: through strides that run backwards."""
-        from neurocompile.lowering.loops import Access, Attention, Buffer
+        return self.suffixes(q, k, v, log_f, None, len(q), turned)[0]
 
-        steps, heads, width = q.shape
-        out, map_ = np.full_like(q, np.nan), Access(Buffer("", "float32", 1, "local"), 0, ())
-        op = Attention(*(map_,) * 5, steps, heads, k.shape[1], width)
-        size = attention_bytes(op, queries(self.shape))
+    def suffixes(self, q, k, v, log_f, known, cut: int, turned: bool = False) -> np.ndarray:
+        """(Q, H, D), (M, K, D) twice, (T, H), (Q, H, D + 1) or `None` -> (M / C, Q, H, D or D + 1)."""
+        (queries, heads, width), (keys, key_heads, _), steps = q.shape, k.shape, len(log_f)
+        map_ = Access(Buffer("", "float32", 1, "local"), 0, ())
+        op = Attention(*(map_,) * 5, None, steps, queries, keys, cut, heads, key_heads, width)
+        size = attention_bytes(op, queries_of(self.shape))
         block = np.full(size + 128, 0xFF, np.uint8)
         start = -block.ctypes.data % 64
-        arrays = [np.ascontiguousarray(a[::-1] if turned else a) for a in (q, k, v, log_f, out)]
-        views = [a[::-1] if turned else a for a in arrays]
+        out = np.full((keys // cut, queries, heads, width + (known is not None)), np.nan, np.float32)
+        if turned:
+            q, k, v, log_f = (np.ascontiguousarray(a[::-1])[::-1] for a in (q, k, v, log_f))
+            known = known if known is None else np.ascontiguousarray(known[::-1])[::-1]
+            out = out[:, ::-1]
         for head in range(heads):
-            own = (views[0][:, head], views[1][:, head // (heads // k.shape[1])])
-            key = views[2][:, head // (heads // k.shape[1])]
-            columns = (*own, key, views[3][:, head], views[4][:, head])
+            key = head // (heads // key_heads)
+            columns = (q[:, head], k[:, key], v[:, key], log_f[:, head])
             places = [value for c in columns for value in (c.ctypes.data, c.strides[0] // 4)]
-            self.attend(steps, width, *places, block.ctypes.data + start)
+            places += (None, 0) if known is None else (known[:, head].ctypes.data, known.strides[0] // 4)
+            places += (out[0, :, head].ctypes.data, out.strides[1] // 4, out.strides[0] // 4)
+            self.attend(steps, steps - queries, keys, cut, width, *places, block.ctypes.data + start)
         assert (block[start + size :] == 0xFF).all() and (block[:start] == 0xFF).all()
-        return views[4]
+        return out
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -170,3 +184,34 @@ def test_a_score_that_is_no_number_reaches_the_answer(library):
     q[70, 0, 3] = np.nan
     found = library(q, k, v, log_f)
     assert np.isnan(found[70, 0]).all() and np.isfinite(np.delete(found, 70, 0)).all()
+
+
+# Positions, queries, keys, keys from suffix to suffix.
+SUFFIXES = [(1, 1, 1, 1), (60, 12, 60, 12), (60, 60, 12, 12), (61, 40, 21, 7), (300, 100, 300, 100), (300, 200, 77, 11)]
+
+
+@pytest.mark.parametrize("gate", [6.0, -2.0], ids=["slow", "fast"])
+@pytest.mark.parametrize("sizes", SUFFIXES)
+def test_suffixes_of_the_keys_equal_the_definition(library, sizes, gate):
+    steps, queries, keys, cut = sizes
+    q, k, v, log_f = make(steps, 4, 2, 6, gate)
+    q, k, v = q[-queries:], k[:keys], v[:keys]
+    known = np.random.default_rng(1).normal(size=(queries, 4, 7)).astype(np.float32)
+    known[::3, :, -1] = -1e30
+    want = suffixes(*(torch.from_numpy(x.astype(np.float64))[None] for x in (q, k, v, log_f, known)), cut)[0].numpy()
+    found = library.suffixes(q, k, v, log_f, known, cut)
+    # Scores of queries that only see keys far behind are as large as their decay, and rounded as such.
+    assert np.abs(found - want).max() <= 6e-6 + 3e-7 * np.abs(want).max()
+    np.testing.assert_array_equal(library.suffixes(q, k, v, log_f, known, cut, turned=True), found)
+
+
+def test_suffixes_leave_out_what_cannot_matter_and_still_answer_for_each(library):
+    """Keys behind 100 steps of e^-0.5 are not read; their suffixes answer what the last one that matters does."""
+    q, k, v, _ = make(640)
+    steep = np.full((640, 2), -0.5, np.float32)
+    v[:320] = np.nan
+    known = np.zeros((64, 2, 9), np.float32)
+    known[..., -1] = -1e30
+    found = library.suffixes(q[-64:], k, v, steep, known, 64)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found[:5], np.broadcast_to(found[5], found[:5].shape))

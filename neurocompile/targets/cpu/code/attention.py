@@ -101,15 +101,20 @@ def attention_code(op: Attention, memory: Memory, work: int) -> list[str]:
     Returns:
         The lines.
     """
-    if not all(dense(access) for access in (op.q, op.k, op.v, op.out)):
+    if not all(dense(access) for name, access in (*op.operands.items(), ("out", op.out)) if name != "log_f"):
         raise InternalError("attention needs neighbouring channels side by side")
     lines = []
     for head in range(op.heads):
-        own, key = str(head), str(head // (op.heads // op.key_heads))
-        places = [
-            (memory.pointer(access, ("0", number, "0")[: len(access.strides)]), access.strides[0])
-            for access, number in ((op.q, own), (op.k, key), (op.v, key), (op.log_f, own), (op.out, own))
-        ]
-        text = ", ".join(f"{pointer}, {stride}" for pointer, stride in places)
-        lines.append(f"nc_attention({op.steps}, {op.width}, {text}, scratch + {work});")
+        own, key = ("0", str(head), "0"), ("0", str(head // (op.heads // op.key_heads)), "0")
+        places = []
+        for name, access in op.operands.items():
+            indices = (key if name in ("k", "v") else own)[: len(access.strides)]
+            places.append(f"{memory.pointer(access, indices)}, {access.strides[0]}")
+        if op.known is None:
+            places.append("NULL, 0")
+        *before, step = op.out.strides[:-2]
+        out = memory.pointer(op.out, (*("0" for _ in before), *own))
+        sizes = f"{op.steps}, {op.steps - op.queries}, {op.keys}, {op.cut}, {op.width}"
+        places.append(f"{out}, {step}, {before[0] if before else 0}")
+        lines.append(f"nc_attention({sizes}, {', '.join(places)}, scratch + {work});")
     return lines

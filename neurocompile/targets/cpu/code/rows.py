@@ -6,7 +6,7 @@ are loaded once for all rows of the block.
 
 from __future__ import annotations
 
-from neurocompile.lowering.loops import Access, MatMul, Rows
+from neurocompile.lowering.loops import Access, MatMul, Rows, Scatter
 from neurocompile.targets.cpu.code.products import Shape
 from neurocompile.targets.cpu.placement.formats import Format
 from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, panels, row_stride
@@ -114,22 +114,40 @@ def mat_mul_code(product: MatMul, memory: Memory, shape: Shape, form: Format) ->
     return [*lines, "}"]
 
 
-def rows_code(rows: Rows, memory: Memory, shape: Shape) -> list[str]:
-    """Lines of C that fetch table rows; the front end has checked the indices."""
-    storage = memory.storage(rows.table.buffer)
-    step = row_stride(rows.width, storage) if storage in ITEM_BYTES else rows.width
-    pointer = memory.pointer(rows.out, ("r", "0"))
+def rows_code(rows: Rows, memory: Memory) -> list[str]:
+    """Lines of C that fetch rows of a table or a state."""
+    buffer = rows.table.buffer
+    storage = memory.storage(buffer)
+    padded = buffer.kind == "weight" and storage in ITEM_BYTES
+    step = row_stride(rows.width, storage) if padded else rows.width
     lines = [
         f"for (ptrdiff_t r = 0; r < {rows.rows}; r++) {{",
-        f"    const {TYPES[storage]} *row = {memory.base(rows.table.buffer)} + "
-        f"{memory.element(rows.index, ('r',))} * {step};",
-        f"    {TYPES[rows.out.buffer.dtype]} *to = {pointer};",
+        f"    const {TYPES[storage]} *row = {memory.base(buffer)} + {_row(rows, memory)} * {step};",
+        f"    {TYPES[rows.out.buffer.dtype]} *to = {memory.pointer(rows.out, ('r', '0'))};",
     ]
     if storage == "bf16":
         lines.append(f"    for (ptrdiff_t k = 0; k < {rows.width}; k++) to[k] = nc_from_bf16(row[k]);")
     else:
         lines.append(f"    memcpy(to, row, {rows.width} * sizeof *to);")
     return [*lines, "}"]
+
+
+def scatter_code(scatter: Scatter, memory: Memory) -> list[str]:
+    """Lines of C that replace rows; where the table is a state, nothing else of it is touched."""
+    out, source = scatter.out.buffer, scatter.source.buffer
+    copy = f"memcpy({memory.base(out)}, {memory.base(source)}, {out.size} * sizeof *{memory.base(out)});"
+    return [
+        *([] if out == source else [copy]),
+        f"for (ptrdiff_t r = 0; r < {scatter.rows}; r++)",
+        f"    memcpy({memory.base(out)} + {_row(scatter, memory)} * {scatter.width},",
+        f"           {memory.pointer(scatter.x, ('r', '0'))}, {scatter.width} * sizeof *{memory.base(out)});",
+    ]
+
+
+def _row(statement: Rows | Scatter, memory: Memory) -> str:
+    """The row of iteration `r`. The front end has checked its items; what states say is kept within the table."""
+    index = memory.element(statement.index, ("r",))
+    return index if statement.index.buffer.kind == "item" else f"nc_row({index}, {statement.table_rows})"
 
 
 def dense(access: Access) -> bool:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from neurocompile.lowering.loops import Attention, LoopProgram, MatMul, MatVec, Nest, Rows, StageLoops, Statement
+from neurocompile.lowering.loops import (
+    Attention,
+    LoopProgram,
+    MatMul,
+    MatVec,
+    Nest,
+    Rows,
+    Scatter,
+    StageLoops,
+    Statement,
+)
 from neurocompile.targets.cpu.code.attention import attention_code, attention_kernels, queries
 from neurocompile.targets.cpu.code.nests import nest_code
 from neurocompile.targets.cpu.code.products import Shape, product_code
-from neurocompile.targets.cpu.code.rows import block_kernel, blocks, mat_mul_code, rows_code
+from neurocompile.targets.cpu.code.rows import block_kernel, blocks, mat_mul_code, rows_code, scatter_code
 from neurocompile.targets.cpu.placement.arena import Arena, plan
 from neurocompile.targets.cpu.placement.formats import Format
 from neurocompile.targets.cpu.placement.layout import identifier
 from neurocompile.targets.cpu.placement.memory import TYPES, Memory
+
+ROW = """/* A restored state may say anything: rows that do not exist are the first one. */
+NC_INLINE ptrdiff_t nc_row(int64_t row, ptrdiff_t rows) { return row < 0 || row >= rows ? 0 : (ptrdiff_t)row; }"""
 
 
 def wide_kernels(program: LoopProgram, shape: Shape, form: Format, attention: str) -> list[str]:
@@ -35,6 +48,8 @@ def wide_kernels(program: LoopProgram, shape: Shape, form: Format, attention: st
         lines += ["static unsigned char *nc_scratch(nc_stream *s);", ""]
     for width, rows in blocks([s for s in statements if isinstance(s, MatMul)], shape, form):
         lines += block_kernel(width, rows, shape, form)
+    if any(isinstance(s, Rows | Scatter) and s.index.buffer.kind != "item" for s in statements):
+        lines += [ROW, ""]
     if any(isinstance(s, Attention) for s in statements):
         lines += [*attention_kernels(shape), attention]
     return lines
@@ -84,7 +99,9 @@ def _statement(
     if isinstance(statement, MatMul):
         return mat_mul_code(statement, memory, shape, form)
     if isinstance(statement, Rows):
-        return rows_code(statement, memory, shape)
+        return rows_code(statement, memory)
+    if isinstance(statement, Scatter):
+        return scatter_code(statement, memory)
     if isinstance(statement, Attention):
         assert arena is not None
         return attention_code(statement, memory, arena.work[number])

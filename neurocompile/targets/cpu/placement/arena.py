@@ -70,5 +70,5 @@ def plan(stage: StageLoops, queries: int) -> Arena | None:
 
 def attention_bytes(op: Attention, queries: int) -> int:
     """What `nc_attention` needs for itself, see `csrc/attention.c`."""
-    marks = op.steps // queries + 2
+    marks = op.keys // queries + 2
     return 8 * op.steps + 16 * marks + 4 * 2 * op.width * queries + 6 * LINE

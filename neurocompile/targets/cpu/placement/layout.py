@@ -154,7 +154,7 @@ def _table(rows: np.ndarray, storage: str) -> bytes:
 
 def _constants(statement: Statement) -> list[tuple[str, str]]:
     """The constants of a statement and what they are to it."""
-    if isinstance(statement, Rows):
+    if isinstance(statement, Rows) and statement.table.buffer.kind == "weight":
         return [(statement.table.buffer.name, "table")]
     constant = [access for access, _, _ in accesses(statement) if access.buffer.kind == "weight"]
     found = [(access.buffer.name, "table" if access.row else "vector") for access in constant]
