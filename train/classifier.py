@@ -30,6 +30,9 @@ class Learner(pl.LightningModule):
         """The scores of a split in words."""
         return f"loss {scores[f'{split}/loss']:.3f}"
 
+    def begin(self, data: Any) -> None:
+        """What is to be done once before training, with the data open; may refuse, since nothing has been written."""
+
     def on_train_epoch_start(self) -> None:
         """Tells the data which epoch it is."""
         self.trainer.datamodule.set_epoch(self.current_epoch)

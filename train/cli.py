@@ -22,7 +22,7 @@ from train.arguments import chosen_model
 from train.classifier import Classifier, Learner
 from train.data.labelled import LabelledData
 from train.ema import WeightAverage
-from train.messages import quieten, sentence
+from train.messages import from_worker, quieten, sentence
 from train.module import EventClassifier
 from train.outcome import save_metrics, save_model, save_predictions
 from train.progress import EpochLines
@@ -46,6 +46,8 @@ def run(arguments: list[str], name: str) -> None:
         CLI(name, arguments, chosen_model(arguments))
     except ArgumentError as error:
         raise UserError(sentence(str(error))) from error
+    except UserError as error:
+        raise from_worker(error) from error
     except ValueError as error:
         # Lightning asks for the packages of loggers and plugins only when they are used.
         missing = re.search(r"given class_path '([\w.]+)':\s+Requirement '([^']+)' not met", str(error))
@@ -178,6 +180,7 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Opens the data before loggers make their folders, so that a refusal leaves nothing; starts the clock."""
         self._open("fit")
+        self.model.begin(self.datamodule)
         self._begin = time.monotonic()
 
     def _open(self, stage: str) -> None:

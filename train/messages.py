@@ -6,12 +6,22 @@ import logging
 import re
 import warnings
 
+from runtime.errors import UserError
+
 
 def sentence(message: str) -> str:
     """The parser's message without the types that it tried in turn."""
     if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
         message = f"setting {unknown[1]!r} does not exist"
     return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
+
+
+def from_worker(error: UserError) -> UserError:
+    """The error itself, where a process that prepares batches raised it and torch wrapped it into its traceback."""
+    lines = str(error).strip().splitlines()
+    if len(lines) < 2 or not lines[0].startswith("Caught "):
+        return error
+    return type(error)(lines[-1].split(f"{type(error).__name__}: ", 1)[-1])
 
 
 QUIET = (
@@ -22,7 +32,8 @@ QUIET = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*The dirpath has changed from.*",
-    ".*Total length of `list` across ranks is zero.*",
+    ".*Total length of `(list|DataLoader)` across ranks is zero.*",
+    ".*`training_step` returned `None`.*",
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",
 )
 

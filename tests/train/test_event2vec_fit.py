@@ -98,11 +98,16 @@ def test_a_shipped_model_is_loaded_by_its_name():
         load_weights(model, "nmnist_event3vec")
 
 
-def test_a_checkpoint_of_other_widths_is_refused(lip, pretrained, tmp_path, capsys):
+def test_what_cannot_be_begun_is_refused_before_anything_is_written(lip, pretrained, tmp_path, capsys):
     wide = ["--model.network.d_model", "32", "--model.load", str(pretrained / "model.safetensors")]
-    assert fit("event2vec_dvs_lip_cluster_event", lip, tmp_path, *LIP, *wide) == 2
-    assert "this network's is (8, 3)" in capsys.readouterr().err
-    assert not (tmp_path / "model.safetensors").exists()
+    for more, message in (
+        (wide, "this network's is (8, 3)"),
+        (["--model.load", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        (["--model.network.intensity", "false"], "model.network.intensity is false, but the data hold clusters"),
+    ):
+        assert fit("event2vec_dvs_lip_cluster_event", lip, tmp_path / "run", *LIP, *more) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
 
 
 def test_networks_without_classes_cannot_be_chosen_by_accuracy(lip, tmp_path, capsys):

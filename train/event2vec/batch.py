@@ -39,8 +39,11 @@ class EventBatch(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether every sample has events."""
-        return bool(self.mask.any(1).all())
+        """Whether the times of every sample have a scale.
+
+        A sample whose events were all removed does train, as published: it teaches the bias of the head.
+        """
+        return bool((self.t > self.t[:, :1]).any(1).all())
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

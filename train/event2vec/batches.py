@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from runtime.errors import UserError
 from train.augment import AugmentVision, Columns
 from train.data.batch import one_hot
 from train.data.source import Source
@@ -42,6 +43,8 @@ class SampleBatches(Dataset):
 
     Attributes:
         multiple: What a batch's length must be a multiple of; the network's, which is set once it is known.
+        scaled: Whether the network divides by the time that a sample takes, so that one of no duration is refused; set
+            likewise.
 
     Args:
         source: The recordings.
@@ -67,7 +70,7 @@ class SampleBatches(Dataset):
     ) -> None:
         self.source, self.drawing, self.size, self.classes = source, drawing, size, classes
         self.augment, self.transforms, self.training, self.seed = augment, transforms, training, seed
-        self.multiple = 1
+        self.multiple, self.scaled = 1, True
         # Shared memory: workers that outlive an epoch see the new number.
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -93,7 +96,19 @@ class SampleBatches(Dataset):
         return self.transforms(batch, torch.Generator().manual_seed(int(rngs[0].integers(1 << 62))))
 
     def _sample(self, place: int, rng: np.random.Generator) -> Points:
-        recording = self.source[place]
+        recording = whole = self.source[place]
         if self.augment is not None and isinstance(recording, Columns):
             recording = self.augment(recording, rng, *self.size)
-        return draw(Points.of(recording), self.drawing.window, self.drawing.sampler, rng, self.drawing.every)
+        drawing = self.drawing
+        sample = draw(Points.of(recording), drawing.window, drawing.sampler, rng, drawing.every)
+        # Chance in training costs a batch, see `EventBatch.whole`; what no draw can mend is named.
+        if self.scaled and not _lasts(sample) and not (self.training and _lasts(Points.of(whole))):
+            raise UserError(
+                f"recording {self.source.names[place]}: all {len(sample)} events of its sample have the same time, so "
+                "their gaps have no scale; leave it out of the set, or take more events a sample"
+            )
+        return sample
+
+
+def _lasts(points: Points) -> bool:
+    return len(points) > 0 and bool(points.t[-1] > points.t[0])

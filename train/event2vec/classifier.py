@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from models.event2vec import Event2Vec, Event2VecConfig
@@ -55,15 +56,23 @@ class Event2VecClassifier(Classifier):
             )
         super().__init__(Event2Vec(network), label_smoothing)
         self.recipe, self.p_token_mix, self.p_intensity_drop = recipe, p_token_mix, p_intensity_drop
-        self.load, self.fast = load, fast
+        self.load, self.loaded, self.fast = load, False, fast
         if forget_bias is not None:
             open_gates(self.model, forget_bias)
 
-    def setup(self, stage: str) -> None:
+    def begin(self, data: Any) -> None:
         """Checks that network and data fit, and takes over the weights that training begins with."""
-        check_data(self.model.config, self.trainer.datamodule)
-        if stage == "fit" and self.load is not None:
-            self.print(load_weights(self.model, self.load))
+        check_data(self.model.config, data)
+        if self.load is not None and not self.loaded:
+            rank_zero_only(print)(load_weights(self.model, self.load))
+            self.loaded = True
+
+    def setup(self, stage: str) -> None:
+        """See `begin`, which the commands call before anything is written."""
+        if stage == "fit":
+            self.begin(self.trainer.datamodule)
+        else:
+            check_data(self.model.config, self.trainer.datamodule)
 
     def forward(self, batch: EventBatch) -> Tensor:
         """(B, C) logits."""
@@ -120,7 +129,7 @@ def open_gates(model: nn.Module, bias: float) -> None:
 
 
 def check_data(config: Event2VecConfig, data: Any) -> None:
-    """Tells the data what length batches need.
+    """Tells the data what length batches need, and whether the times of a sample must have a scale.
 
     Raises:
         UserError: If sensor or classes of network and data differ, or the window cannot be pooled.
@@ -143,4 +152,4 @@ def check_data(config: Event2VecConfig, data: Any) -> None:
             f"choose a multiple of {config.total_downsampling}"
         )
     for split in data.splits.values():
-        split.multiple = config.total_downsampling
+        split.multiple, split.scaled = config.total_downsampling, config.time_scale is None

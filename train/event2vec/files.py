@@ -55,9 +55,11 @@ def read(file: Path, weighted: bool = False) -> Points:
     try:
         stored = np.load(file)
         columns = [np.asarray(stored[name]) for name in names]
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        # What is neither .npy nor .npz numpy takes for a pickle, and gives advice that nobody should follow.
+        reason = "it is neither .npy nor .npz" if "allow_pickle" in str(error) else str(error)
         raise UserError(
-            f"{file}: is no recording with {', '.join(names)} ({error}); make or unpack it again"
+            f"{file}: is no recording with {', '.join(names)} ({reason}); make or unpack it again"
         ) from error
     if any(column.shape != columns[0].shape or column.ndim != 1 for column in columns):
         raise UserError(f"{file}: its {', '.join(names)} are not of one length; make or unpack it again")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from models.event2vec import Event2VecConfig
@@ -40,23 +41,34 @@ class Event2VecPretraining(Learner):
         if not network.mask_ratio:
             raise UserError("model.network.mask_ratio is 0, so no event is hidden; give the published 0.3")
         super().__init__()
-        self.model, self.recipe, self.load = Event2VecRecovery(network), recipe, load
+        self.model, self.recipe = Event2VecRecovery(network), recipe
+        self.load, self.loaded = load, False
         if forget_bias is not None:
             open_gates(self.model, forget_bias)
 
-    def setup(self, stage: str) -> None:
+    def begin(self, data: Any) -> None:
         """Checks that network and data fit, and takes over the weights that training begins with."""
-        check_data(self.model.config, self.trainer.datamodule)
-        if stage == "fit" and self.load is not None:
-            self.print(load_weights(self.model, self.load))
+        check_data(self.model.config, data)
+        if self.load is not None and not self.loaded:
+            rank_zero_only(print)(load_weights(self.model, self.load))
+            self.loaded = True
+
+    def setup(self, stage: str) -> None:
+        """See `begin`, which the commands call before anything is written."""
+        if stage == "fit":
+            self.begin(self.trainer.datamodule)
+        else:
+            check_data(self.model.config, self.trainer.datamodule)
 
     def forward(self, batch: EventBatch, uniform: Tensor | None = None) -> Recovered:
         """What the network says about hidden events, and what they were."""
         intensity = None if batch.intensity is None else torch.where(batch.mask, batch.intensity, 1)
         return self.model(batch.p, batch.y, batch.x, batch.t, batch.mask, intensity, uniform)
 
-    def training_step(self, batch: EventBatch, index: int) -> Tensor:
-        """The loss over hidden events."""
+    def training_step(self, batch: EventBatch, index: int) -> Tensor | None:
+        """The loss over hidden events; nothing for a batch with a sample whose times have no scale."""
+        if not batch.whole:
+            return None
         recovered = self(batch)
         loss = recovery_loss(recovered)
         self._log("train", loss, recovered)
