@@ -285,8 +285,12 @@ int main(int argc, char **argv) {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_no_sanitizer_complains(dtype, tmp_path):
-    program = make_model(n_layers=1, pool_every_layer=1).stream_program(Window(13, 9, 50, 7))
+@pytest.mark.parametrize(
+    ("window", "time_scale"), [(50, None), (56, 1.5)], ids=["published", "attention taken over from hop to hop"]
+)
+def test_no_sanitizer_complains(dtype, window, time_scale, tmp_path):
+    model = make_model(n_layers=1, pool_every_layer=1, time_scale=time_scale)
+    program = model.stream_program(Window(13, 9, window, 7))
     compiled(graphs_of(program), tmp_path, TargetSpec("cpu", dtype))
     (tmp_path / "c" / "main.c").write_text(MAIN)
     flags = ("-O1", "-g", "-march=native", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi")
