@@ -14,12 +14,13 @@ from typing import Any
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
 from neurocompile.agreement import label_agreement
-from neurocompile.calibration import Source, calibrate, shipped_source
+from neurocompile.calibration import Calibration, Source, calibrate, shipped_source
 from neurocompile.capture import capture
+from neurocompile.graph_program import GraphProgram
 from neurocompile.parity import check_length, prove, shortest, window_ends
 from neurocompile.passes import PASSES, run_passes
 from neurocompile.sequences import fit_to_sensor, shipped_sequence, without_folder
-from neurocompile.targets import CALIBRATED, build, find_target, require
+from neurocompile.targets import CALIBRATED, TargetSpec, build, find_target, require
 from runtime.bundle import TRACE, open_bundle
 from runtime.errors import UserError
 from runtime.events.checks import check_stream
@@ -86,8 +87,8 @@ def export_model(
         announce: Called with what a target has to say before it builds.
         tensorrt: TensorRT version to export for, where the target is one of TensorRT.
         smooth: Spread rare work over the events that follow, for `cpu-*` targets.
-        calibrate_on: Recordings of the model's sensor that the scales of 8-bit targets are taken from; the first
-            shipped training recording of every class by default.
+        calibrate_on: Recordings of the model's sensor that the rounding of the targets `CALIBRATED` is fitted to; the
+            first shipped training recording of every class by default.
         plugins: Which plugins compute ops, `none`, `aot`, `cpp` or `auto`, for `trt-*` targets; none by default.
 
     Returns:
@@ -99,8 +100,8 @@ def export_model(
     """
     spec = find_target(target, tensorrt, smooth, plugins)
     require(spec)
-    if calibrate_on and spec.dtype not in CALIBRATED:
-        raise UserError(f"--calibrate is for {' and '.join(CALIBRATED)} targets, and {target!r} is none; leave it out")
+    if calibrate_on and spec.name not in CALIBRATED:
+        raise UserError(f"--calibrate is for {', '.join(CALIBRATED)}, and {target!r} is none of them; leave it out")
     place = model.resolve()
     output = output or Path(f"{place.name if place.is_dir() else place.stem}.neuro")
     progress("open checkpoint")
@@ -112,7 +113,7 @@ def export_model(
         )
     program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
     sequence = _sequence(recording, full, checkpoint.front_end, program.spec)
-    source = _calibration_source(calibrate_on, checkpoint.front_end) if spec.dtype in CALIBRATED else None
+    source = _calibration_source(calibrate_on, checkpoint.front_end) if spec.name in CALIBRATED else None
     with staging(output) as stage:
         progress("capture stages")
         captured = capture(program)
@@ -121,7 +122,7 @@ def export_model(
         calibration = None
         if source:
             progress("calibrate")
-            calibration = calibrate(rewritten.spec, rewritten.graphs, source, announce)
+            calibration = _calibration(rewritten, spec, source, announce)
         progress(f"build {spec}")
         artefact = build(rewritten, spec, announce, calibration)
         table = {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device}
@@ -170,12 +171,21 @@ def _sequence(recording: Recording | None, full: bool, front_end: FrontEnd, spec
 
 
 def _calibration_source(given: Sequence[Recording], front_end: FrontEnd) -> Source:
-    """What scales are taken from."""
+    """What the rounding is fitted to."""
     for recording in given:
         check_stream(recording, width=front_end.width, height=front_end.height)
     if given:
         return Source(tuple(without_folder(recording) for recording in given), given=True)
     return shipped_source(front_end)
+
+
+def _calibration(
+    program: GraphProgram, target: TargetSpec, source: Source, announce: Callable[[str], None]
+) -> Calibration:
+    """Of the graphs that ship; C has no chunk, and keeps nearest numbers where the shipped recordings never lead."""
+    names = [stage.name for stage in program.spec.stages] if target.backend == "cpu" else program.graphs
+    graphs = {name: program.graphs[name] for name in names}
+    return calibrate(program.spec, graphs, source, announce, every_product=target.backend != "cpu")
 
 
 def _session(stage: Staging, tick_us: float) -> Any:

@@ -68,9 +68,18 @@ class Inputs:
         return float(self.largest.max(initial=0.0))
 
     @property
+    def obstacle(self) -> str:
+        """Why the second moments say nothing of other recordings; empty if they do."""
+        if self.moments is None:
+            return f"second moments are not kept of convolutions and of more than {WIDEST} channels"
+        if self.rows < ENOUGH * len(self.largest):
+            return f"seen {self.rows} times, {ENOUGH * len(self.largest)} are needed for {len(self.largest)} channels"
+        return ""
+
+    @property
     def informative(self) -> bool:
         """Whether so much was seen that the second moments hold for other recordings."""
-        return self.moments is not None and self.rows >= ENOUGH * len(self.largest)
+        return not self.obstacle
 
     def add(self, rows: np.ndarray) -> None:
         """Adds (R, K) inputs."""
@@ -92,6 +101,12 @@ class Calibration:
 
     inputs: Mapping[str, Inputs]
     report: dict[str, Any]
+
+    def left_out(self, spec: ProgramSpec, graphs: Mapping[str, ir.Model]) -> list[str]:
+        """Products of these stages that rounding learns nothing about, each with the reason."""
+        products = (product for stage in spec.stages for product in find_products(stage.name, graphs[stage.name]))
+        found = ((product, self.inputs[product.key].obstacle) for product in products)
+        return [f"[{product.stage}] {product.node.name}: {reason}" for product, reason in found if reason]
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,8 @@ def calibrate(
     graphs: Mapping[str, ir.Model],
     source: Source,
     announce: Callable[[str], None] = lambda text: None,
+    *,
+    every_product: bool = True,
 ) -> Calibration:
     """Runs the float program over recordings and looks at every product's input.
 
@@ -128,9 +145,10 @@ def calibrate(
 
     Args:
         spec: The program's tables.
-        graphs: Stage name (and the chunk's) -> float32 graph; not changed.
+        graphs: Stage name (and the chunk's, where products of its own count) -> float32 graph; not changed.
         source: The recordings; what exceeds `MOST_EVENTS` (or `MOST_WINDOWS`) is left out.
         announce: Is told what is done.
+        every_product: Whether all products must be seen even in the shipped recordings. In given ones they must be.
 
     Raises:
         UserError: If the recordings are too short for a product to be seen.
@@ -138,7 +156,7 @@ def calibrate(
     products = [product for stage, model in graphs.items() for product in find_products(stage, model)]
     watched = _Watched(spec, graphs, products)
     taken = _cut(spec, source.recordings)
-    chunk = spec.chunk.name if spec.chunk else None
+    chunk = spec.chunk.name if spec.chunk and spec.chunk.name in graphs else None
     for in_bulk in (False, True):
         missing = {p.key for p in products if not watched.inputs[p.key].rows}
         if not missing or (in_bulk and chunk is None):
@@ -150,7 +168,8 @@ def calibrate(
                 session.push(piece) if in_bulk else push_singly(session, piece)
                 session.readout()
         watched.flush()
-    if unseen := sorted({p.name for p in products if not watched.inputs[p.key].rows}):
+    unseen = sorted({p.name for p in products if not watched.inputs[p.key].rows})
+    if unseen and (every_product or source.given):
         events = sum(len(recording.events) for recording in taken)
         raise UserError(
             f"calibration over {events} events never reached the product {unseen[0]}; give longer recordings "
@@ -175,7 +194,7 @@ def _cut(spec: ProgramSpec, recordings: Sequence[Recording]) -> list[Recording]:
     front = front_end(spec.front_end)
     taken, most = [], MOST_EVENTS // max(len(recordings), 1)
     if isinstance(front, Window):
-        most = front.window + (max(1, MOST_WINDOWS // max(len(recordings), 1)) - 1) * front.hop
+        most = front.events_at(max(1, MOST_WINDOWS // max(len(recordings), 1)) - 1)
     for recording in recordings:
         events = recording.events[:most]
         if len(events):
@@ -243,7 +262,8 @@ class _Watched:
         results = dict(zip(wanted, session.run(wanted, {name: feeds[name] for name in names}), strict=True))
         for name, product in self._watch[stage]:
             x = results[name] if name in results else feeds[name]
-            rows = np.moveaxis(x, product.inputs_axis, -1).reshape(-1, x.shape[product.inputs_axis])
+            x = x if product.inputs_axis == -1 else np.moveaxis(x, product.inputs_axis, -1)
+            rows = x.reshape(-1, x.shape[-1])
             kept = self._kept[product.key]
             kept.append(rows)
             if len(kept) >= ROWS or sum(map(len, kept[-2:])) >= ROWS:

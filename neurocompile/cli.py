@@ -48,7 +48,7 @@ def export(
         typer.Option(
             "--calibrate",
             metavar="RECORDING",
-            help="int8, fp8: take scales from this recording; may be repeated. [shipped training recordings]",
+            help="cpu-bf16, int8, fp8: fit rounding to this recording; may be repeated. [shipped training recordings]",
         ),
     ] = None,
     smooth: Annotated[

@@ -58,7 +58,7 @@ def scales_int8(matrix: np.ndarray) -> np.ndarray:
 
 
 def compensated(matrix: np.ndarray, moments: np.ndarray, scales: np.ndarray | float, nearest: Nearest) -> np.ndarray:
-    """Rounds a matrix.
+    """Rounds a matrix to a grid with one step per output.
 
     Args:
         matrix: (K, N).
@@ -70,18 +70,52 @@ def compensated(matrix: np.ndarray, moments: np.ndarray, scales: np.ndarray | fl
         (K, N) grid numbers; times `scales` they stand for the matrix.
     """
     step = np.broadcast_to(np.asarray(scales, np.float64), matrix.shape[1])
-    plain = nearest(matrix / step)
+    plain = nearest(matrix / step) * step
+    found = in_turn(matrix, moments, most_active_first(moments), lambda _, row: nearest(row / step) * step, plain)
+    return nearest(found / step)
+
+
+def most_active_first(moments: np.ndarray) -> np.ndarray:
+    """(K,) order of the inputs in which little is left for the last ones to lose."""
+    return np.argsort(-np.diag(moments), kind="stable")
+
+
+def in_turn(
+    matrix: np.ndarray,
+    moments: np.ndarray,
+    order: np.ndarray,
+    nearest: Callable[[int, np.ndarray], np.ndarray],
+    plain: np.ndarray,
+) -> np.ndarray:
+    """Rounds a matrix input by input; what each loses is made up by those that follow.
+
+    Args:
+        matrix: (K, N).
+        moments: (K, K) Σ x xᵀ of the inputs.
+        order: (K,) in which the inputs are rounded.
+        nearest: Rounds the (N,) weights of input k; it is asked once for every input, in that order.
+        plain: (K, N) the nearest numbers, for outputs that would end up worse.
+
+    Returns:
+        (K, N) float64, the rounded weights.
+    """
     power = np.diag(moments)
     if not power.any():
         return plain
-    order = np.argsort(-power, kind="stable")
     damped = (moments + DAMPING * power.mean() * np.eye(len(matrix)))[np.ix_(order, order)]
     inverse = np.linalg.inv(damped)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    open_, found = matrix[order].astype(np.float64), np.empty_like(plain)
+    open_, found = matrix[order].astype(np.float64), np.empty(matrix.shape)
     for k, row in enumerate(upper):
-        found[order[k]] = nearest(open_[k] / step)
-        error = (open_[k] - found[order[k]] * step) / row[k]
+        found[order[k]] = nearest(int(order[k]), open_[k])
+        error = (open_[k] - found[order[k]]) / row[k]
         open_[k + 1 :] -= np.outer(row[k + 1 :], error)
-    better = loss(matrix, found * step, moments) < loss(matrix, plain * step, moments)
+    better = loss(matrix, found, moments) < loss(matrix, plain, moments)
     return np.where(better, found, plain)
+
+
+def told(matrix: np.ndarray, moments: np.ndarray, plain: np.ndarray, found: np.ndarray) -> str:
+    """The relative error of the result on the recording, with the nearest numbers and with those found instead."""
+    size = loss(np.zeros_like(matrix), matrix, moments).sum() or 1.0
+    before, after = (float(np.sqrt(loss(matrix, rounded, moments).sum() / size)) for rounded in (plain, found))
+    return f"error of the result on the recording {before:.1e} -> {after:.1e}"

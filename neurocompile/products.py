@@ -92,9 +92,14 @@ def find_products(stage: str, model: ir.Model) -> list[Product]:
         array = array_of(node.inputs[weight_place])
         assert array is not None
         matrix = canonical(array, outputs_axis)
-        digest = hashlib.sha256(f"{node.op_type == 'Conv'} {matrix.shape}".encode() + matrix.tobytes())
-        found.append(Product(stage, node, place, weight_place, outputs_axis, inputs_axis, digest.hexdigest()))
+        key = key_of(matrix, overlapping=node.op_type == "Conv")
+        found.append(Product(stage, node, place, weight_place, outputs_axis, inputs_axis, key))
     return found
+
+
+def key_of(matrix: np.ndarray, overlapping: bool = False) -> str:
+    """`Product.key` of a (K, N) float32 matrix; `overlapping` says that its K are the taps of a Conv."""
+    return hashlib.sha256(f"{overlapping} {matrix.shape}".encode() + matrix.tobytes()).hexdigest()
 
 
 def _axes(node: ir.Node) -> tuple[int, int, int, int] | None:

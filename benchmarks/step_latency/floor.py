@@ -20,7 +20,7 @@ import numpy as np
 from neurocompile.lowering import LoopProgram
 from neurocompile.lowering.loops import Apply, Let, MatVec, Nest, accesses
 from neurocompile.targets.cpu.placement.formats import Format
-from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, row_stride
+from neurocompile.targets.cpu.placement.layout import ITEM_BYTES, row_stride, table_storage
 from neurocompile.targets.cpu.toolchains.compiler import find_compiler
 from runtime.program import ProgramSpec
 from runtime.schedule import firings
@@ -107,7 +107,8 @@ def _rows(loops: LoopProgram, stage: str, form: Format) -> int:
     for statement in loops.stages[stage].statements:
         for access, _, _ in accesses(statement):
             if access.row:
-                rows[access.buffer.name] = row_stride(access.row_stride, form.table) * ITEM_BYTES[form.table]
+                storage = table_storage(access.rows * access.row_stride, form)
+                rows[access.buffer.name] = row_stride(access.row_stride, storage) * ITEM_BYTES[storage]
     return sum(rows.values())
 
 

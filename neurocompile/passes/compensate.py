@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from neurocompile.calibration import Calibration, Inputs
-from neurocompile.compensated import compensated, loss, nearest_int8, scales_int8
+from neurocompile.compensated import compensated, nearest_int8, scales_int8, told
 from neurocompile.graph_program import GraphProgram
 from neurocompile.graphs import constant
 from neurocompile.passes.report import Change
@@ -37,8 +37,8 @@ def compensate(program: GraphProgram, calibration: Calibration) -> tuple[GraphPr
     chunk = program.spec.chunk.name if program.spec.chunk else None
     for stage, model in program.graphs.items():
         for product in find_products(stage, model):
-            inputs = calibration.inputs[product.key]
-            if not inputs.informative:
+            inputs = calibration.inputs.get(product.key)  # The chunk may have products of its own.
+            if inputs is None or not inputs.informative:
                 continue
             if product.key not in found:
                 found[product.key] = _rounded(product.matrix, inputs)
@@ -59,7 +59,4 @@ def _rounded(matrix: np.ndarray, inputs: Inputs) -> tuple[np.ndarray, str]:
     scales = scales_int8(matrix)
     numbers = compensated(matrix, moments, scales, nearest_int8)
     made = (numbers * scales).astype(np.float32)
-    size = loss(np.zeros_like(matrix), matrix, moments).sum() or 1.0
-    nearest = nearest_int8(matrix / scales) * scales
-    before, after = (float(np.sqrt(loss(matrix, rounded, moments).sum() / size)) for rounded in (nearest, made))
-    return made, f"error of the result on the recording {before:.1e} -> {after:.1e}"
+    return made, told(matrix, moments, nearest_int8(matrix / scales) * scales, made)

@@ -41,8 +41,8 @@ TARGETS: dict[str, str] = {
 }
 """Target name without device -> module with `build` and `availability`."""
 
-CALIBRATED = ("int8", "fp8")
-"""Precisions whose targets take a calibration."""
+CALIBRATED = ("cpu-bf16", "cpu-int8", "trt-int8", "trt-fp8")
+"""Targets without device that take a calibration."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def build(
         program: The program after the passes.
         target: From `find_target`.
         announce: Is told what a target has to say before it builds; most say nothing.
-        calibration: Of `program`, for the precisions `CALIBRATED`.
+        calibration: Of `program`, for the targets `CALIBRATED`.
 
     Returns:
         The files to ship.
     """
     function: Callable[..., Artefact] = _module(target).build
     given: dict[str, Any] = {"announce": announce} if target.backend == "trt" else {}
-    if target.dtype in CALIBRATED:
+    if target.name in CALIBRATED:
         given["calibration"] = calibration
     return function(program, target, **given)
 
@@ -172,4 +172,4 @@ def devices() -> dict[str, Availability]:
 
 
 def _module(target: TargetSpec) -> Any:
-    return import_module(TARGETS[f"{target.backend}-{target.dtype}"])
+    return import_module(TARGETS[target.name])

@@ -30,8 +30,13 @@ class TargetSpec:
     smooth: bool = False
     plugins: str = ""
 
+    @property
+    def name(self) -> str:
+        """The target without its device."""
+        return f"{self.backend}-{self.dtype}"
+
     def __str__(self) -> str:
-        return f"{self.backend}-{self.dtype}" + ("" if self.device == "native" else f"@{self.device}")
+        return self.name + ("" if self.device == "native" else f"@{self.device}")
 
 
 def parse_target(text: str, known: tuple[str, ...]) -> TargetSpec:

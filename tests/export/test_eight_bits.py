@@ -1,8 +1,9 @@
-"""`neurocompile export` for targets of 8 bits: calibrated on given or shipped recordings, and said so."""
+"""`neurocompile export` for 8 bits and `cpu-bf16`: calibrated on given or shipped recordings, and said so."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from export.pipeline import export_model
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.event_ssm import EventSSM
 from neurocompile.targets.trt import rtx
@@ -66,9 +68,10 @@ def test_tensorrt(run, checkpoint, recording, tmp_path, dtype):
         assert all(f"parsed and built for {where}" in row["checked"][1] for row in build["stages"].values())
 
 
-def test_c_library(run, checkpoint, recording, tmp_path):
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_c_library(run, checkpoint, recording, tmp_path, dtype):
     out = tmp_path / "made.neuro"
-    arguments = ("export", "--model", checkpoint, "--target", "cpu-int8", "-o", out, "-i", recording(700))
+    arguments = ("export", "--model", checkpoint, "--target", f"cpu-{dtype}", "-o", out, "-i", recording(700))
     answer = run(*arguments, "--json")
     assert answer.code == 0, answer.err
     calibration = json.loads(answer.out)["build"]["calibration"]
@@ -76,10 +79,24 @@ def test_c_library(run, checkpoint, recording, tmp_path):
     assert calibration["recordings"] == 10
     assert 10_000 < calibration["events"] <= 20_000
     assert len(calibration["rounded"]) == 2
+    [nearest] = calibration["nearest"]
+    assert nearest == "[readout] decoder/MatMul: seen 40 times, 64 are needed for 16 channels"
     for line in calibration["rounded"]:
         before, after = (float(number) for number in line.rpartition("recording ")[2].split(" -> "))
         assert after < before
     assert np.isfinite(json.loads(answer.out)["parity"]["step"]["worst_relative"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "worst"), [("cpu-bf16", 7e-3), ("trt-fp16", 1e-3)])
+def test_the_network_of_the_pytorch_derivative(golden, tmp_path, target, worst):
+    """Each weight rounded to the nearest bfloat16 and the table too, C deviates by 1.3e-2 and leaves the bound."""
+    model = golden.folder / "event_ssm_port_tiny_model.pt"
+    config = Path(shutil.copy(golden.folder / "event_ssm_port_tiny_config.json", tmp_path))
+    manifest = export_model(model, target, tmp_path / "made.neuro", config=config).manifest
+    parity = manifest["parity"]
+    assert parity["status"].startswith("proxy: ONNX Runtime" if target == "trt-fp16" else "proved")
+    assert 0 < parity["step"]["worst_relative"] <= min(worst, parity["bound"])
 
 
 def test_recordings_of_another_sensor_are_refused(run, refused, checkpoint, recording, tmp_path):

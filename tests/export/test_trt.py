@@ -79,7 +79,8 @@ def test_the_kit_of_another_machine_is_refused_here(run, refused, checkpoint, re
     refused(old, "sm_87 cannot compute in fp8, sm_89 was the first; export for trt-int8@jetson-orin")
     given = ("--calibrate", recording(700), "--target", "trt-bf16")
     refused(
-        run("export", "--model", checkpoint, *given), "--calibrate is for int8 and fp8 targets, and 'trt-bf16' is none"
+        run("export", "--model", checkpoint, *given),
+        "--calibrate is for cpu-bf16, cpu-int8, trt-int8, trt-fp8, and 'trt-bf16' is none of them",
     )
 
 

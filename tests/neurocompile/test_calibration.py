@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from neurocompile.calibration import Calibration, Inputs, Source, calibrate, shipped_source
+from neurocompile.calibration import Calibration, Inputs, Source, _cut, calibrate, shipped_source
 from neurocompile.compensated import compensated, loss, nearest_fp8, nearest_int8, scales_int8
 from neurocompile.passes.compensate import compensate
 from neurocompile.products import canonical, find_products, restored
@@ -14,7 +16,7 @@ from neurocompile.reference import reference_session
 from neurocompile.targets.cpu.placement.formats import grid_of, quantise
 from runtime.errors import UserError
 from runtime.events import Recording
-from runtime.front_ends import TokenDt
+from runtime.front_ends import TokenDt, Window
 from runtime.session import ScheduledSession
 from runtime.trace import push_singly
 
@@ -120,6 +122,27 @@ def test_too_short_a_recording_is_refused(compiled, stream):
         calibrate(program.spec, program.graphs, short)
     with pytest.raises(UserError, match="not a single event"):
         calibrate(program.spec, program.graphs, Source((Recording(short.recordings[0].events[:0], 20, 1),), given=True))
+
+
+def test_what_shipped_recordings_never_reach_may_be_left_out(compiled, stream):
+    program = compiled(NAME)
+    short = Source((Recording(stream(program, 3), 20, 1, 1.0, "short"),), given=False)
+    with pytest.raises(UserError, match="never reached"):
+        calibrate(program.spec, program.graphs, short)
+    found = calibrate(program.spec, program.graphs, short, every_product=False)
+    left_out = found.left_out(program.spec, program.graphs)
+    products = [p for s in program.spec.stages for p in find_products(s.name, program.graphs[s.name])]
+    assert len(left_out) == len(products)
+    assert any(line.endswith(": seen 0 times, 32 are needed for 8 channels") for line in left_out)
+    assert not compensate(program, found)[1]
+
+
+def test_windows_of_every_kth_event_are_reached(compiled, stream):
+    """As many events are taken as whole windows need, also where a window skips events."""
+    spec = replace(compiled(NAME).spec, front_end=Window(20, 1, 16, 4, every=3).to_json())
+    events = stream(compiled(NAME), 3000)
+    kept = _cut(spec, [Recording(events, 20, 1, 1.0, "long")] * 2)
+    assert [len(recording.events) for recording in kept] == [3 * (16 + 7 * 4)] * 2
 
 
 def test_shipped_recordings_fit_any_sensor():

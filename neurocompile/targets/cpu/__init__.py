@@ -20,6 +20,7 @@ from neurocompile.targets.cpu.code.program import program_code
 from neurocompile.targets.cpu.code.rows import widest_panel
 from neurocompile.targets.cpu.placement.formats import FORMATS, Format
 from neurocompile.targets.cpu.placement.layout import identity, lay_out
+from neurocompile.targets.cpu.placement.pairs import compensate_pairs
 from neurocompile.targets.cpu.toolchains.compiler import INSTALL, Compiler, system_compiler, zig_compiler
 from neurocompile.targets.cpu.toolchains.devices import (
     DEVICES,
@@ -47,8 +48,8 @@ def build(program: GraphProgram, target: TargetSpec, calibration: Calibration | 
     Args:
         program: The program after the passes.
         target: `cpu-fp32`, `cpu-bf16` or `cpu-int8` with any device.
-        calibration: Of the program, for `cpu-int8`: weights are then rounded so that results change least, otherwise
-            each to the nearest number.
+        calibration: Of the program, for `cpu-bf16` and `cpu-int8`: weights are then rounded so that results change
+            least, otherwise each to the nearest number.
 
     Returns:
         The library, its weights, the C source and header, and an example program; no library for device `source`.
@@ -64,9 +65,12 @@ def build(program: GraphProgram, target: TargetSpec, calibration: Calibration | 
     form = FORMATS[target.dtype] if ships_source else format_of(target.dtype, macros)
     needs: dict[str, Any] = {} if ships_source else _needs(target.device, macros)
     changes: list[Change] = []
-    if calibration:
+    left_out = calibration.left_out(program.spec, program.graphs) if calibration else []
+    if calibration and form.name == "int8":
         program, changes = compensate(program, calibration)
     loops = lower(program)
+    if calibration and form.name == "bf16":
+        loops, changes = compensate_pairs(loops, program, calibration)
     source, sealed = generate(program.spec, loops, shape, form, fixed_lanes=ships_source, smooth=target.smooth)
     name = f"libmodel.{'so' if needs.get('system') == 'Linux' else SUFFIX}"
     library = {} if ships_source else {name: compile_library(source, compiler, flags, name)}
@@ -80,7 +84,8 @@ def build(program: GraphProgram, target: TargetSpec, calibration: Calibration | 
     }
     report = _report(program, loops, form, tools, files)
     if calibration:
-        report["calibration"] = {**calibration.report, "rounded": [f"[{c.stage}] {c.what}" for c in changes]}
+        rounded = [f"[{change.stage}] {change.what}" for change in changes]
+        report["calibration"] = {**calibration.report, "rounded": rounded, "nearest": left_out}
     if target.smooth:
         report["delay_items"] = delay(program.spec, find_jobs(program.spec, loops))
     if ships_source:

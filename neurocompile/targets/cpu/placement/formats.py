@@ -32,7 +32,7 @@ class Format:
         name: `fp32`, `bf16` or `int8`.
         group: Inputs per step.
         step_bytes: Bytes per output and step.
-        table: How table rows are kept: `float32` or `bf16`.
+        table: How rows of large tables are kept: `float32` or `bf16`; see `layout.table_storage`.
         words: (K, N) matrix of `group` inputs per step, N padded -> bytes of one panel's piece.
         sums: Sums per output.
         largest_input: What the largest input is rounded to, for whole numbers.

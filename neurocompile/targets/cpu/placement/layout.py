@@ -22,6 +22,8 @@ MAGIC = b"NCWEIGH1"
 GRAIN = 16
 """Outputs that a panel's width is a multiple of: the widest vector of any processor."""
 ITEM_BYTES = {"float32": 4, "bf16": 2}
+SMALL_TABLE = 2 << 20
+"""Bytes of a float32 table up to which it stays one: its rows come from a near cache, and half as many save no time."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ def lay_out(program: LoopProgram, widest: int, form: Format, widest_of_many: int
         if name in products:
             data = pack(products[name], array, widest if kinds[name] == "matrix" else widest_of_many, form)
         elif kinds[name] == "table" and array.dtype == np.float32:
-            storage[name] = form.table
-            data = _table(array.reshape(array.shape[0], -1), form.table)
+            storage[name] = table_storage(array.size, form)
+            data = _table(array.reshape(array.shape[0], -1), storage[name])
         else:
             data = array.tobytes()
         data += bytes(-len(data) % LINE)
@@ -145,6 +147,11 @@ def lay_out(program: LoopProgram, widest: int, form: Format, widest_of_many: int
     vectors = {name: program.weights[name] for name, kind in kinds.items() if kind == "vector"}
     largest = {name: float(np.abs(v).max()) for name, v in vectors.items() if v.size and v.dtype == np.float32}
     return Weights(b"".join(parts), offsets, storage, largest)
+
+
+def table_storage(elements: int, form: Format) -> str:
+    """How the rows of a float32 table of so many elements are kept."""
+    return form.table if elements * ITEM_BYTES["float32"] > SMALL_TABLE else "float32"
 
 
 def _table(rows: np.ndarray, storage: str) -> bytes:
