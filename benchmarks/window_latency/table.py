@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-EAGER = ("eager, materialised", "eager, SDPA with mask")
 OURS = "cpu-fp32"
 WORST = "cpu-fp32, nothing forgotten"
 

@@ -32,10 +32,9 @@ class Columns:
         return Columns(self.t[rows], self.x[rows], self.y[rows], self.p[rows])
 
     @classmethod
-    def of(cls, events: Events, tick_us: float = 1.0) -> Columns:
-        """Columns of `events` whose tick lasts `tick_us` microseconds."""
-        t = events.t if tick_us == 1.0 else np.trunc(events.t * tick_us)
-        return cls(*(np.asarray(column).astype(np.int64) for column in (t, events.x, events.y, events.p)))
+    def of(cls, events: Events) -> Columns:
+        """Columns of `events` whose tick lasts a microsecond."""
+        return cls(*(np.asarray(column).astype(np.int64) for column in (events.t, events.x, events.y, events.p)))
 
     def events(self) -> Events:
         """The columns as the runtime's events; coordinates must have come back into the sensor."""

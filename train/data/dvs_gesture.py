@@ -36,7 +36,7 @@ LABELS = (
     "left_arm_counter_clockwise arm_roll air_drums air_guitar other_gestures"
 )
 NPY = {"train": "ibmGestureTrain", "test": "ibmGestureTest"}
-TRIALS = "trials"
+TRIALS, COMPLETE = "trials", "complete"
 
 
 class DVSGesture(EventData):
@@ -79,9 +79,7 @@ class DVSGesture(EventData):
 
     def prepare_data(self) -> None:
         """Cuts original recordings into trials, once."""
-        root = original(Path(self.root))
-        if root is not None and not (root / TRIALS / "complete").exists():
-            cut(root, root / TRIALS)
+        cut_once(Path(self.root))
 
     def open_split(self, name: str) -> Trials:
         """Opens the recordings, whole."""
@@ -146,9 +144,15 @@ class Trials:
             return read[np.lib.format.read_magic(member)](member)[0][0]
 
 
-def original(root: Path) -> Path | None:
-    """The folder of the original recordings at or below `root`, if they are there."""
-    return next((base for base in _bases(root) if (base / "trials_to_train.txt").is_file()), None)
+def cut_once(root: Path) -> None:
+    """Cuts the original recordings at or below `root` into trials, if they are there and were not cut before.
+
+    Raises:
+        UserError: See `cut`.
+    """
+    base = next((base for base in _bases(root) if (base / "trials_to_train.txt").is_file()), None)
+    if base is not None and not (base / TRIALS / COMPLETE).exists():
+        cut(base, base / TRIALS)
 
 
 def cut(root: Path, target: Path) -> None:
@@ -171,7 +175,7 @@ def cut(root: Path, target: Path) -> None:
                     # Small integers: a recording of 400 k events takes 5 MB.
                     x, y, p = (column.astype(np.uint8) for column in (trial.x, trial.y, trial.p))
                     np.savez(file, t=trial.t, x=x, y=y, p=p)
-        (target / "complete").touch()
+        (target / COMPLETE).touch()
     except OSError as error:
         raise UserError(
             f"{error.filename}: {error.strerror}; the trials of the set need a complete, writable folder"

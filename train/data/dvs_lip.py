@@ -58,15 +58,19 @@ class DVSLip(EventData):
 
     def open_split(self, name: str) -> Clips:
         """Lists the clips."""
-        root = Path(self.root)
-        base = next((base for base in (root / "DVS-Lip", root) if (base / "train").is_dir()), root)
+        base = folder(Path(self.root))
         self._labels = tuple(sorted(folder.name for folder in base.glob("train/*") if folder.is_dir()))
         if len(self._labels) != CLASSES:
             raise UserError(
                 f"{base}: train holds {len(self._labels)} folders of words, DVS-Lip has {CLASSES}; unpack DVS-Lip.zip "
-                f"there, or make clips up with: python -m train generate dvs_lip --root {root}"
+                f"there, or make clips up with: python -m train generate dvs_lip --root {self.root}"
             )
         return Clips(base / name, self._labels)
+
+
+def folder(root: Path) -> Path:
+    """The folder that holds `train`: `DVS-Lip` in `root`, or `root`."""
+    return next((base for base in (root / "DVS-Lip", root) if (base / "train").is_dir()), root)
 
 
 class Clips:

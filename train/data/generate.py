@@ -103,7 +103,7 @@ def dvs_lip(root: Path, rng: np.random.Generator, samples: int, events: int) -> 
 
 def asl_dvs(root: Path, rng: np.random.Generator, samples: int, events: int) -> None:
     """Writes 24 letters; a set without splits, so both splits' recordings lie in one folder."""
-    from train.event2vec.asl_dvs import LETTERS
+    from models.event2vec.presets import LETTERS
 
     for label, letter in enumerate(LETTERS):
         folder = root / letter

@@ -78,10 +78,7 @@ class NMNIST(EventData):
     def open_split(self, name: str) -> Bins:
         """Reads the list of files."""
         if self.files is None:
-            path = find() if self.root == "auto" else Path(self.root)
-            self.files = Files(path)
-            if self.root == "auto":
-                print(f"N-MNIST: {path} ({', '.join(f'{len(self.files.split(s))} {s}' for s in ('train', 'test'))})")
+            self.files = open_files(self.root)
         return Bins(self.files, name, self.classes)
 
 
@@ -90,6 +87,15 @@ def find() -> Path:
     folders = [Path(folder) for folder in (os.environ.get("NEUROCOMPILE_DATA"), "data", "../shared/data") if folder]
     names = ("nmnist_small.zip", "nmnist/nmnist_small.zip", "nmnist", "NMNIST")
     return next((folder / name for folder in folders for name in names if (folder / name).exists()), mini_set())
+
+
+def open_files(root: str) -> Files:
+    """The sample files at `root`; says where they are if that is `auto`."""
+    if root != "auto":
+        return Files(Path(root))
+    files = Files(find())
+    print(f"N-MNIST: {files.path} ({', '.join(f'{len(files.split(name))} {name}' for name in ('train', 'test'))})")
+    return files
 
 
 class Files:

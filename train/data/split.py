@@ -25,22 +25,21 @@ def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     return np.setdiff1d(np.arange(len(labels)), back), back
 
 
-def windows(count: int, size: int, overlap: int, incomplete: bool = True) -> list[tuple[int, int]]:
+def windows(count: int, size: int, overlap: int) -> list[tuple[int, int]]:
     """Cuts `count` events into windows of `size` that share `overlap` with the one before.
 
     Args:
         count: Number of events.
         size: Events per window.
         overlap: Events shared, less than `size`.
-        incomplete: Whether to keep a last window that is not full.
 
     Returns:
-        (begin, end) of each window; one window for recordings that are no longer than `size`, if incomplete ones count.
+        (begin, end) of each window; the last one may be shorter, and is the only one of a recording of at most `size`.
     """
     stride = size - overlap
     full = (count - size) // stride + 1 if count >= size else 0
     cut = [(begin, begin + size) for begin in range(0, full * stride, stride)]
     covered = cut[-1][1] if cut else 0
-    if incomplete and covered < count:
+    if covered < count:
         cut.append((full * stride, count))
     return cut

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from models.event2vec.presets import LETTERS
 from runtime.errors import UserError
 from train.data.source import Source, Subset
 from train.event2vec.data import WindowData
 from train.event2vec.files import Recordings
 
-LETTERS = tuple("abcdefghiklmnopqrstuvwxy")
 TRAINED = 0.8
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.event2vec.presets import HOPS
 from runtime.errors import UserError
 from runtime.front_ends import Window
 from train.augment import AugmentVision
@@ -10,9 +11,6 @@ from train.data.source import Source
 from train.event2vec.batches import Drawing, SampleBatches
 from train.event2vec.points import check_sampler
 from train.event2vec.transforms import Policy, policy
-
-HOPS = 16
-"""Windows that an event is part of in the deployed model, unless `hop` says otherwise."""
 
 
 class WindowData(LabelledData):

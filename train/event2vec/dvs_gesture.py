@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.event2vec.presets import GESTURE_ORDER, GESTURES
-from train.data.dvs_gesture import TRIALS, Trials, cut, original
+from train.data.dvs_gesture import Trials, cut_once
 from train.event2vec.data import WindowData
 
 
@@ -36,9 +36,7 @@ class DVSGestureWindows(WindowData):
 
     def prepare_data(self) -> None:
         """Cuts original recordings into trials, once."""
-        root = original(Path(self.root))
-        if root is not None and not (root / TRIALS / "complete").exists():
-            cut(root, root / TRIALS)
+        cut_once(Path(self.root))
 
     def open_split(self, name: str) -> Trials:
         """Opens the recordings, whole."""

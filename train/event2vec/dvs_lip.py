@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
-from train.data.dvs_lip import CLASSES, Clips
+from train.data.dvs_lip import CLASSES, Clips, folder
 from train.data.source import Source
 from train.event2vec.data import WindowData
 from train.event2vec.files import Recordings
@@ -56,8 +56,3 @@ class DVSLipWindows(WindowData):
         if self.clusters:
             return Recordings(place / name, self._labels, "*.npz", weighted=True)
         return Clips(place / name, self._labels)
-
-
-def folder(root: Path) -> Path:
-    """The folder with `train`: `root`, or `DVS-Lip` in it."""
-    return next((base for base in (root / "DVS-Lip", root) if (base / "train").is_dir()), root)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from runtime.events.formats import nmnist
-from train.data.nmnist import NMNIST, Bins, Files, find
+from train.data.nmnist import NMNIST, Bins, Files, open_files
 from train.event2vec.data import WindowData
 
 
@@ -34,8 +33,5 @@ class NMNISTWindows(WindowData):
     def open_split(self, name: str) -> Bins:
         """Reads the list of files."""
         if self.files is None:
-            path = find() if self.root == "auto" else Path(self.root)
-            self.files = Files(path)
-            if self.root == "auto":
-                print(f"N-MNIST: {path} ({', '.join(f'{len(self.files.split(s))} {s}' for s in ('train', 'test'))})")
+            self.files = open_files(self.root)
         return Bins(self.files, name)
