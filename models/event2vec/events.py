@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.event2vec.config import Event2VecConfig
+from models.event2vec.sizes import Sizes
 from runtime.errors import UserError
 
 
@@ -70,7 +71,7 @@ def prepare(
     return Inputs(points, gaps(t / span, mask), mask)
 
 
-def scale(config: Event2VecConfig, p: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def scale(config: Sizes, p: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """(...) polarities, rows and columns -> (..., 3) x, y, p in [-1, 1]."""
     sizes = (config.width, config.height, config.polarities)
     return torch.stack([value * (2 / (size - 1)) - 1 for value, size in zip((x, y, p), sizes, strict=True)], -1)

@@ -22,6 +22,7 @@ from models.event2vec.causal.config import CausalConfig
 from models.event2vec.causal.temporal import CausalTemporalEmbedding
 from models.event2vec.embedding import CoordinateEmbedding
 from models.event2vec.encoder import DropPath, FeedForward, mean, pool_pairs
+from models.event2vec.events import scale
 from neurocompile.program import StreamProgram
 from runtime.front_ends import TokenDt
 
@@ -111,13 +112,9 @@ class CausalEvent2Vec(nn.Module):
         """(..) tokens x + W y + W H p -> (.., d)."""
         if self.config.place == "table":
             return self.embed_net(token)
-        width, height = self.config.width, self.config.height
-        x, row = token % width, token // width
-        dtype = self.heads.weight.dtype
-        sizes = (width, height, self.config.polarities)
-        values = (value.to(dtype) for value in (x, row % height, row // height))
-        points = [value * (2 / (size - 1)) - 1 for value, size in zip(values, sizes, strict=True)]
-        return self.embed_net(torch.stack(points, -1))
+        x, row = token % self.config.width, token // self.config.width
+        place = (row // self.config.height, row % self.config.height, x)
+        return self.embed_net(scale(self.config, *(value.to(self.heads.weight.dtype) for value in place)))
 
     def gap(self, dt: Tensor) -> Tensor:
         """Gaps in ms -> in units of the time scale."""

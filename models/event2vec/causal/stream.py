@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.event2vec.causal.config import CausalConfig
 from models.event2vec.causal.network import CausalEncoder, CausalEvent2Vec
 from models.event2vec.encoder import EPS, pool_pairs
 from models.sums import two_sum
@@ -223,7 +223,7 @@ def _layer_states(tables: Tables, number: int, encoder: CausalEncoder) -> list[s
     return names
 
 
-def _memory(config: Any) -> str:
+def _memory(config: CausalConfig) -> str:
     if config.attention == "gated_linear":
         return "gated linear attention: one matrix per head and layer, whatever came before"
     return f"forgetting attention over the last {config.memory} tokens of every layer, as in training"
