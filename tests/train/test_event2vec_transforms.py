@@ -50,6 +50,7 @@ def test_cases_without_randomness_equal_the_reference(golden):
         done = run(case, batch)
         p, y, x, left = on_domain(done, height, width)
         assert torch.equal(left, torch.from_numpy(stored[f"{name}/valid_mask"])), case
+        assert torch.equal(done.t, torch.from_numpy(stored[f"{name}/t"]).float()), case
         for got, key in ((p, "p"), (y, "y"), (x, "x")):
             wanted = torch.from_numpy(stored[f"{name}/{key}"]).float()
             # A coordinate halfway between two pixels may be rounded either way where angles are involved.
