@@ -96,10 +96,19 @@ def test_a_first_window_is_the_network_on_it():
     assert np.abs(session.readout() - want).max() <= 1e-12
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_every_later_window_is_the_network_with_the_gaps_before_it(seed):
-    model, events = make_model(), make_events(150, seed)
-    session = reference_session(model.stream_program(FRONT_END))
+@pytest.mark.parametrize(
+    ("hop", "keep"),
+    [(12, True), (4, True), (24, True), (48, True), (12, False)],
+    ids=["four hops", "twelve hops", "two hops", "one hop", "too many hops to keep answers"],
+)
+def test_every_later_window_is_the_network_with_the_gaps_before_it(hop, keep, monkeypatch):
+    if not keep:
+        monkeypatch.setattr("models.event2vec.once.MOST_BYTES", 0)
+    model, events = make_model(), make_events(150, hop)
+    program = model.stream_program(replace(FRONT_END, hop=hop))
+    assert ("kept" in {state.name for state in program.spec.states}) == keep
+    assert program.spec.notes["carried"].endswith("both directions" if keep else "the backward direction")
+    session = reference_session(program)
     double = make_model().double()
     for n, row in enumerate(zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True), 1):
         if not session.push_event(*row) or n < 48:
