@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from models.header import Header
+from runtime.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,6 +34,12 @@ class Learner(pl.LightningModule):
     def begin(self, data: Any) -> None:
         """What is to be done once before training, with the data open; may refuse, since nothing has been written."""
 
+    @property
+    def samples_per_update(self) -> int:
+        """Samples that an update of the weights sees, over all devices."""
+        trainer = self.trainer
+        return trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+
     def on_train_epoch_start(self) -> None:
         """Tells the data which epoch it is."""
         self.trainer.datamodule.set_epoch(self.current_epoch)
@@ -45,6 +52,23 @@ class Learner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lets `neurocompile` open the file without any of this code."""
         checkpoint["neurocompile"] = self.header(epoch=self.current_epoch, step=self.global_step).to_text()
+
+
+def check_sizes(network: Any, **wanted: int) -> None:
+    """Checks that a network was made for the data.
+
+    Args:
+        network: Its configuration.
+        **wanted: What the data have, by the configuration's names.
+
+    Raises:
+        UserError: Naming the first size that differs.
+    """
+    for name, size in wanted.items():
+        if getattr(network, name) != size:
+            raise UserError(
+                f"model.network.{name} is {getattr(network, name)}, but the data have {size}; set it to {size}"
+            )
 
 
 class Classifier(Learner):

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.event_ssm import EventSSM, EventSSMConfig
 from runtime.errors import UserError
 from runtime.front_ends.token_dt import TokenDt
-from train.classifier import Classifier
+from train.classifier import Classifier, check_sizes
 from train.data.batch import Batch
 from train.embedding_init import fourier
 from train.fast import applies
@@ -79,11 +79,7 @@ class EventClassifier(Classifier):
     def setup(self, stage: str) -> None:
         """Checks that network and data fit, and writes the initial token table."""
         network, data = self.model.config, self.trainer.datamodule
-        for name, wanted in (("num_embeddings", data.front_end.vocabulary), ("num_classes", len(data.labels))):
-            if getattr(network, name) != wanted:
-                raise UserError(
-                    f"model.network.{name} is {getattr(network, name)}, but the data have {wanted}; set it to {wanted}"
-                )
+        check_sizes(network, num_embeddings=data.front_end.vocabulary, num_classes=len(data.labels))
         if data.pad_unit % network.total_downsampling:
             raise UserError(
                 f"data.pad_unit {data.pad_unit} is no multiple of the network's {network.total_downsampling} "
@@ -106,10 +102,8 @@ class EventClassifier(Classifier):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in two groups and its schedule, one step of it per update."""
         options, trainer = self.optimiser, self.trainer
-        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        groups = parameter_groups(
-            self.model, options.ssm_base_lr * samples, options.lr_factor, options.ssm_weight_decay, options.weight_decay
-        )
+        ssm_lr = options.ssm_base_lr * self.samples_per_update
+        groups = parameter_groups(self.model, ssm_lr, options.lr_factor, options.ssm_weight_decay, options.weight_decay)
         optimiser = torch.optim.AdamW(groups)
         total = int(trainer.estimated_stepping_batches)
         warmup = round(total * min(options.warmup_epochs / trainer.max_epochs, 1))

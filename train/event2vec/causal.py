@@ -9,10 +9,10 @@ from torch import Tensor
 
 from models.event2vec.causal import CausalConfig, CausalEvent2Vec
 from runtime.errors import UserError
-from train.classifier import Classifier
+from train.classifier import Classifier, check_sizes
 from train.data.batch import Batch
 from train.embedding_init import fourier
-from train.event2vec.classifier import open_gates
+from train.event2vec.learner import open_gates
 from train.event2vec.recipe import PUBLISHED, Recipe
 
 
@@ -44,20 +44,16 @@ class CausalClassifier(Classifier):
             open_gates(self.model, forget_bias)
 
     def setup(self, stage: str) -> None:
-        """Checks that network and data fit."""
+        """Checks that network and data fit, and writes the initial token table where there is one."""
         network, data = self.model.config, self.trainer.datamodule
-        pairs = (("width", data.width), ("height", data.height), ("polarities", data.polarities))
-        for name, wanted in (*pairs, ("num_classes", len(data.labels))):
-            if getattr(network, name) != wanted:
-                raise UserError(
-                    f"model.network.{name} is {getattr(network, name)}, but the data have {wanted}; set it to {wanted}"
-                )
+        check_sizes(
+            network, width=data.width, height=data.height, polarities=data.polarities, num_classes=len(data.labels)
+        )
         if (data.front_end.rule, data.front_end.dt) != ("linear", "previous"):
             raise UserError(
                 f"data.rule {data.front_end.rule} with data.dt {data.front_end.dt} does not fit a network that takes "
                 "tokens apart and answers at once; set data.rule to linear and data.dt to previous"
             )
-
         if stage == "fit" and network.place == "table":
             table = fourier(data.front_end, network.d_model, self.embedding_length)
             with torch.no_grad():
@@ -69,6 +65,4 @@ class CausalClassifier(Classifier):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and its schedule, one step of it per epoch."""
-        trainer = self.trainer
-        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        return self.recipe.optimiser(self.model, samples, trainer.max_epochs)
+        return self.recipe.optimiser(self.model, self.samples_per_update, self.trainer.max_epochs)

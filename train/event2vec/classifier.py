@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.event2vec import Event2Vec, Event2VecConfig
 from models.event2vec.encoder import mean
@@ -15,12 +12,12 @@ from runtime.errors import UserError
 from train.classifier import Classifier
 from train.event2vec import fast as fast_pass
 from train.event2vec.batch import EventBatch
+from train.event2vec.learner import WindowLearner, open_gates
 from train.event2vec.mixing import intensity_drop, token_mix
 from train.event2vec.recipe import PUBLISHED, Recipe
-from train.event2vec.transfer import load_weights
 
 
-class Event2VecClassifier(Classifier):
+class Event2VecClassifier(WindowLearner, Classifier):
     """Trains Event2Vec.
 
     Args:
@@ -35,8 +32,6 @@ class Event2VecClassifier(Classifier):
             not is printed.
         fast: On a CPU, train by `train.event2vec.fast`; the results are the same up to rounding.
     """
-
-    family = "event2vec"
 
     def __init__(
         self,
@@ -56,23 +51,9 @@ class Event2VecClassifier(Classifier):
             )
         super().__init__(Event2Vec(network), label_smoothing)
         self.recipe, self.p_token_mix, self.p_intensity_drop = recipe, p_token_mix, p_intensity_drop
-        self.load, self.loaded, self.fast = load, False, fast
+        self.load, self.fast = load, fast
         if forget_bias is not None:
             open_gates(self.model, forget_bias)
-
-    def begin(self, data: Any) -> None:
-        """Checks that network and data fit, and takes over the weights that training begins with."""
-        check_data(self.model.config, data)
-        if self.load is not None and not self.loaded:
-            rank_zero_only(print)(load_weights(self.model, self.load))
-            self.loaded = True
-
-    def setup(self, stage: str) -> None:
-        """See `begin`, which the commands call before anything is written."""
-        if stage == "fit":
-            self.begin(self.trainer.datamodule)
-        else:
-            check_data(self.model.config, self.trainer.datamodule)
 
     def forward(self, batch: EventBatch) -> Tensor:
         """(B, C) logits."""
@@ -112,44 +93,3 @@ class Event2VecClassifier(Classifier):
         if len(self._hits) > 1:
             each = torch.tensor([sum(hits) / len(hits) for hits in self._hits.values()])
             self.log("validation/accuracy_std", each.std(), sync_dist=True)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW and its schedule, one step of it per epoch."""
-        trainer = self.trainer
-        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        return self.recipe.optimiser(self.model, samples, trainer.max_epochs)
-
-
-@torch.no_grad()
-def open_gates(model: nn.Module, bias: float) -> None:
-    """Sets the bias of every forget gate."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("f_proj.bias"):
-            parameter.fill_(bias)
-
-
-def check_data(config: Event2VecConfig, data: Any) -> None:
-    """Tells the data what length batches need, and whether the times of a sample must have a scale.
-
-    Raises:
-        UserError: If sensor or classes of network and data differ, or the window cannot be pooled.
-    """
-    pairs = (("width", data.width), ("height", data.height), ("num_classes", len(data.labels)))
-    for name, wanted in (*pairs, ("polarities", data.polarities)):
-        if getattr(config, name) != wanted:
-            raise UserError(
-                f"model.network.{name} is {getattr(config, name)}, but the data have {wanted}; set it to {wanted}"
-            )
-    if config.intensity != data.front_end.intensity:
-        raise UserError(
-            f"model.network.intensity is {str(config.intensity).lower()}, but the data hold "
-            f"{'clusters with intensities' if data.front_end.intensity else 'single events'}; "
-            f"set it to {str(data.front_end.intensity).lower()}"
-        )
-    if data.front_end.window % config.total_downsampling:
-        raise UserError(
-            f"data.window {data.front_end.window} cannot be halved {len(config.encoders)} times by pooling; "
-            f"choose a multiple of {config.total_downsampling}"
-        )
-    for split in data.splits.values():
-        split.multiple, split.scaled = config.total_downsampling, config.time_scale is None

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from models.event2vec import Event2VecConfig
 from models.event2vec.recovery import Event2VecRecovery, Recovered, recovery_loss, recovery_metrics
 from runtime.errors import UserError
-from train.classifier import Learner
 from train.event2vec.batch import EventBatch
-from train.event2vec.classifier import check_data, open_gates
+from train.event2vec.learner import WindowLearner, open_gates
 from train.event2vec.recipe import PUBLISHED, Recipe
-from train.event2vec.transfer import load_weights
 
 
-class Event2VecPretraining(Learner):
+class Event2VecPretraining(WindowLearner):
     """Trains Event2Vec without labels; give the checkpoint to `Event2VecClassifier` as `load`.
 
     Args:
@@ -28,8 +24,6 @@ class Event2VecPretraining(Learner):
         forget_bias: What the biases of all forget gates begin at; by default they are drawn around 0, as published.
         load: Checkpoint whose weights training begins with, wherever names agree; which do not is printed.
     """
-
-    family = "event2vec"
 
     def __init__(
         self,
@@ -41,24 +35,9 @@ class Event2VecPretraining(Learner):
         if not network.mask_ratio:
             raise UserError("model.network.mask_ratio is 0, so no event is hidden; give the published 0.3")
         super().__init__()
-        self.model, self.recipe = Event2VecRecovery(network), recipe
-        self.load, self.loaded = load, False
+        self.model, self.recipe, self.load = Event2VecRecovery(network), recipe, load
         if forget_bias is not None:
             open_gates(self.model, forget_bias)
-
-    def begin(self, data: Any) -> None:
-        """Checks that network and data fit, and takes over the weights that training begins with."""
-        check_data(self.model.config, data)
-        if self.load is not None and not self.loaded:
-            rank_zero_only(print)(load_weights(self.model, self.load))
-            self.loaded = True
-
-    def setup(self, stage: str) -> None:
-        """See `begin`, which the commands call before anything is written."""
-        if stage == "fit":
-            self.begin(self.trainer.datamodule)
-        else:
-            check_data(self.model.config, self.trainer.datamodule)
 
     def forward(self, batch: EventBatch, uniform: Tensor | None = None) -> Recovered:
         """What the network says about hidden events, and what they were."""
@@ -95,12 +74,6 @@ class Event2VecPretraining(Learner):
         near, p = scores[f"{split}/neighbor_accuracy"], scores[f"{split}/p_accuracy"]
         y, x = scores[f"{split}/mae_y"], scores[f"{split}/mae_x"]
         return f"polarity right {p:.1%}, within 3 pixels {near:.1%}, mean error y {y:.2f} x {x:.2f} pixels"
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW and its schedule, one step of it per epoch."""
-        trainer = self.trainer
-        samples = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        return self.recipe.optimiser(self.model, samples, trainer.max_epochs)
 
     def _evaluate(self, split: str, batch: EventBatch) -> None:
         draw = torch.Generator().manual_seed(int(batch.rows[0]))
