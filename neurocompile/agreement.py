@@ -27,7 +27,8 @@ def label_agreement(program: StreamProgram, open_session: Callable[[float], Sess
         dtype: The artefact's precision; `fp32` is held to its numbers, which say more than labels.
 
     Returns:
-        What the manifest keeps: `recordings`, `agreement`, both accuracies; or `skipped`, the reason.
+        What the manifest keeps: `recordings`, `agreement`, both accuracies, and how many recordings are `too_short` for
+        an answer; or `skipped`, the reason.
 
     Raises:
         GateError: If fewer than `REQUIRED` of the labels agree.
@@ -38,15 +39,21 @@ def label_agreement(program: StreamProgram, open_session: Callable[[float], Sess
     offline = program.offline
     assert offline is not None
     session: Session | None = None
-    labels, networks, artefacts = [], [], []
+    labels, networks, artefacts, too_short = [], [], [], 0
     for label, recording in samples("test"):
+        items = front.open(recording.tick_us).push(recording.events)
+        if not len(next(iter(items.values()))):
+            too_short += 1
+            continue
         session = session or open_session(recording.tick_us)
         session.reset()
         session.push(recording.events)
         session.settle()
         labels.append(label)
-        networks.append(int(np.argmax(offline(front.open(recording.tick_us).push(recording.events)))))
+        networks.append(int(np.argmax(offline(items))))
         artefacts.append(int(np.argmax(session.readout())))
+    if not labels:
+        return {"skipped": f"none of the {too_short} test recordings is long enough for an answer"}
     wanted, network, artefact = (np.array(values) for values in (labels, networks, artefacts))
     agreement = float(np.mean(network == artefact))
     if agreement < REQUIRED:
@@ -56,6 +63,7 @@ def label_agreement(program: StreamProgram, open_session: Callable[[float], Sess
         )
     return {
         "recordings": len(wanted),
+        "too_short": too_short,
         "source": mini_set().name,
         "agreement": agreement,
         "required": REQUIRED,

@@ -13,6 +13,7 @@ from models.zoo import shipped_checkpoint
 from neurocompile.agreement import label_agreement
 from neurocompile.program import StreamProgram
 from runtime.errors import GateError
+from runtime.front_ends import Window
 
 
 class Oracle:
@@ -61,6 +62,23 @@ def test_too_many_other_labels_fail(known):
     program, truth = known
     with pytest.raises(GateError, match=r"label on 97\.5% of 80 test recordings, 98% is required"):
         label_agreement(program, lambda tick_us: Oracle(truth, 40), "bf16")
+
+
+@pytest.mark.parametrize("window", [2048, 100_000])
+def test_recordings_too_short_for_a_window_do_not_count(known, window):
+    from runtime.events.shipped import samples
+
+    program, _ = known
+    spec = replace(program.spec, front_end=Window(34, 34, window, 16).to_json())
+    long = [label for label, recording in samples("test") if len(recording.events) >= window]
+    answers = iter(long)
+    program = StreamProgram(spec, program.modules, lambda items: np.eye(10)[next(answers)])
+    found = label_agreement(program, lambda tick_us: Oracle(long, 0), "bf16")
+    if not long:
+        assert found == {"skipped": "none of the 80 test recordings is long enough for an answer"}
+    else:
+        assert 0 < found["recordings"] == len(long) == 80 - found["too_short"] < 80
+        assert found["agreement"] == 1.0
 
 
 def test_where_there_is_nothing_to_count_the_reason_is_kept(shipped):
