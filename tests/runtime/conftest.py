@@ -16,9 +16,9 @@ from runtime.events import Events
 from runtime.front_ends.token_dt import TokenDt
 from runtime.program import REQUEST, ChunkSpec, ProgramSpec, StageSpec, StateSpec, TensorSpec, Trigger
 from runtime.trace import Trace
+from toy_sessions import STATES
 
 WIDTH, HEIGHT, CLASSES, GROUP, DEEP, CHUNK, TAU = 8, 8, 3, 4, 2, 16, 5.0
-STATES = ("v", "sums", "peak", "g", "deep")
 
 ELEMENTS = {"int64": 7, "float32": 1}  # onnx.TensorProto's numbers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 from itertools import pairwise
 
@@ -13,9 +12,9 @@ from runtime.backends.native import NativeModel, NativeSession
 from runtime.errors import UserError
 from runtime.events import Events
 from runtime.session import ScheduledSession
+from toy_sessions import STATES, assert_refuses_snapshots_of_other_programs, assert_same, everything, push_singly
 
 pytest.importorskip("onnx_ir")
-STATES = ("v", "sums", "peak", "g", "deep")
 COUNT = 1500
 
 
@@ -68,26 +67,10 @@ def expected(toy, events):
     return toy.simulate(events)
 
 
-def everything(session) -> dict[str, np.ndarray]:
-    return {"readout": session.readout(), **{name: session.state(name) for name in STATES}}
-
-
-def push_singly(session, events: Events) -> None:
-    for t, x, y, p in zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True):
-        session.push_event(t, x, y, p)
-
-
 def assert_close(session, expected, row: int) -> None:
     for name, value in everything(session).items():
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(value / scale, expected[name][row] / scale, atol=3e-6, err_msg=f"{name} at {row}")
-
-
-def assert_same(session, other) -> None:
-    left, right = everything(session), everything(other)
-    for name in left:
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    assert session.items == other.items
 
 
 def test_every_event_equals_the_simulation(session, events, expected):
@@ -137,25 +120,11 @@ def test_snapshots_travel_between_backends(toy, model, session, events):
 
 def test_a_snapshot_of_another_program_is_refused(session, events):
     session.push(events[:21])
-    before, items = everything(session), session.items
-    good = session.snapshot()
-    for change in (
-        lambda s: s["states"].pop("v"),
-        lambda s: s["states"].update(v=np.zeros(5, np.float32)),
-        lambda s: s["states"].update(v=np.zeros(4, np.float64)),
-        lambda s: s["counts"].pop(),
-        lambda s: s["counts"].__setitem__(0, 7),
-        lambda s: s["items"].pop("dt"),
+    assert_refuses_snapshots_of_other_programs(
+        session,
         lambda s: s["items"].update(token=np.int64(1 << 40)),
         lambda s: s["front_end"].update(pending=-1),
-    ):
-        bad = copy.deepcopy(good)
-        change(bad)
-        with pytest.raises(UserError, match="another program"):
-            session.restore(bad)
-    for name, value in everything(session).items():
-        np.testing.assert_array_equal(value, before[name])
-    assert session.items == items
+    )
 
 
 @pytest.mark.parametrize(

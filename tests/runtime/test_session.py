@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from runtime.errors import UserError
 from runtime.events import Events
 from runtime.session import ScheduledSession
+from toy_sessions import STATES, assert_refuses_snapshots_of_other_programs, assert_same, everything, push_singly
 
 pytest.importorskip("onnxruntime")
 COUNT = 3000
-STATES = ("v", "sums", "peak", "g", "deep")
 # Sessions are reset by whoever takes one, so examples may share them.
 SHARED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -43,26 +43,10 @@ def expected(toy, events):
     return toy.simulate(events)
 
 
-def everything(session: ScheduledSession) -> dict[str, np.ndarray]:
-    return {"readout": session.readout(), **{name: session.state(name) for name in STATES}}
-
-
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], row: int) -> None:
     for name, value in found.items():
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(value / scale, expected[name][row] / scale, atol=2e-6, err_msg=f"{name} at {row}")
-
-
-def assert_same(session: ScheduledSession, other: ScheduledSession) -> None:
-    left, right = everything(session), everything(other)
-    for name in left:
-        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    assert session.items == other.items
-
-
-def push_singly(session: ScheduledSession, events: Events) -> None:
-    for t, x, y, p in zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True):
-        session.push_event(t, x, y, p)
 
 
 def test_every_event_equals_the_simulation(sessions, events, expected):
@@ -138,24 +122,7 @@ def test_a_snapshot_continues_in_another_session(sessions, open_toy, events, at,
 def test_a_snapshot_of_another_program_is_refused(open_toy, events):
     session = open_toy()
     session.push(events[:21])
-    before, items = everything(session), session.items
-    good = session.snapshot()
-    for change in (
-        lambda s: s["states"].pop("v"),
-        lambda s: s["states"].update(v=np.zeros(5, np.float32)),
-        lambda s: s["states"].update(v=np.zeros(4, np.float64)),
-        lambda s: s["counts"].pop(),
-        lambda s: s["counts"].__setitem__(0, 7),
-        lambda s: s["items"].pop("dt"),
-        lambda s: s.pop("states"),
-    ):
-        bad = copy.deepcopy(good)
-        change(bad)
-        with pytest.raises(UserError, match="another program"):
-            session.restore(bad)
-    for name, value in everything(session).items():
-        np.testing.assert_array_equal(value, before[name])
-    assert session.items == items
+    assert_refuses_snapshots_of_other_programs(session)
 
 
 @pytest.mark.parametrize("bad", ["earlier", "outside x", "outside y", "hidden in a batch"])
