@@ -16,7 +16,9 @@ from neurocompile.ops.forgetting_attention.triton_kernel import (
     first_block,
     head_of,
     key_head_of,
-    past_decay,
+    own_scores,
+    past_scores,
+    prefix_at,
     tile,
 )
 
@@ -45,8 +47,7 @@ def share_kernel(
     low_ptr += wide * steps
     high_begin = tl.load(high_ptr + begin)
     low_begin = tl.load(low_ptr + begin)
-    high = tl.load(high_ptr + step, mask=inside, other=0.0)
-    low = tl.load(low_ptr + step, mask=inside, other=0.0)
+    high, low = prefix_at(high_ptr, low_ptr, step, steps)
     total = tl.load(total_ptr + wide * steps + step, mask=inside, other=float("inf"))
     longest = tl.max(tl.sqrt(tl.sum(q * q, axis=1)), axis=0) * (scale * LOG2_E)
     weight = tl.max((high - high_begin) + (low - low_begin) - total * LOG2_E, axis=0)
@@ -82,8 +83,7 @@ def query_kernel(
     head = head_of(row, steps, heads, WIDTH)
     q = tile(q_ptr + head, begin, steps, heads * WIDTH, WIDTH, QUERIES, LANES, False)
     d_o = tile(d_o_ptr + head, begin, steps, heads * WIDTH, WIDTH, QUERIES, LANES, False)
-    high = tl.load(high_ptr + step, mask=inside, other=0.0)
-    low = tl.load(low_ptr + step, mask=inside, other=0.0)
+    high, low = prefix_at(high_ptr, low_ptr, step, steps)
     total = tl.load(total_ptr + wide * steps + step, mask=inside, other=float("inf")) * LOG2_E
     share = tl.load(share_ptr + wide * steps + step, mask=inside, other=0.0)
     d_q = tl.zeros([QUERIES, LANES], tl.float32)
@@ -92,10 +92,7 @@ def query_kernel(
         key = start + tl.arange(0, KEYS)
         k = tile(k_ptr, start, steps, stride, WIDTH, KEYS, LANES, False)
         v = tile(v_ptr, start, steps, stride, WIDTH, KEYS, LANES, False)
-        key_high = tl.load(high_ptr + key, mask=key < steps, other=0.0)
-        key_low = tl.load(low_ptr + key, mask=key < steps, other=0.0)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor
-        s += (high[:, None] - key_high[None, :]) + (low[:, None] - key_low[None, :])
+        s = own_scores(q, k, high, low, high_ptr, low_ptr, key, steps, factor, PRECISION)
         p = tl.exp2(tl.where(key[None, :] <= step[:, None], s - total[:, None], float("-inf")))
         d_s = p * (tl.dot(d_o, tl.trans(v), input_precision=PRECISION) - share[:, None])
         rows += tl.sum(d_s, axis=1)
@@ -108,8 +105,7 @@ def query_kernel(
     for start in range(first * KEYS, begin, KEYS):
         k = tile(k_ptr, start, steps, stride, WIDTH, KEYS, LANES, True)
         v = tile(v_ptr, start, steps, stride, WIDTH, KEYS, LANES, True)
-        decay = past_decay(high_ptr, low_ptr, start, high_begin, low_begin, KEYS)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor + decay[None, :]
+        s = past_scores(q, k, high_begin, low_begin, high_ptr, low_ptr, start, factor, KEYS, PRECISION)
         p = tl.exp2(s - total[:, None])
         d_s = p * (tl.dot(d_o, tl.trans(v), input_precision=PRECISION) - share[:, None])
         rows += tl.sum(d_s, axis=1)
@@ -150,8 +146,7 @@ def key_kernel(
         row = key_row // key_heads * heads + key_row % key_heads * group + member
         wide = tl.cast(row, tl.int64)
         head = head_of(row, steps, heads, WIDTH)
-        key_high = tl.load(high_ptr + wide * steps + key, mask=inside, other=0.0)
-        key_low = tl.load(low_ptr + wide * steps + key, mask=inside, other=0.0)
+        key_high, key_low = prefix_at(high_ptr + wide * steps, low_ptr + wide * steps, key, steps)
         # One past the last query to which these keys matter.
         end = begin + KEYS
         for start in range(begin // FIRST_QUERIES, turns, SEARCH):
@@ -166,8 +161,7 @@ def key_kernel(
             there = step < steps
             q = tile(q_ptr + head, start, steps, heads * WIDTH, WIDTH, QUERIES, LANES, False)
             d_o = tile(d_o_ptr + head, start, steps, heads * WIDTH, WIDTH, QUERIES, LANES, False)
-            high = tl.load(high_ptr + wide * steps + step, mask=there, other=0.0)
-            low = tl.load(low_ptr + wide * steps + step, mask=there, other=0.0)
+            high, low = prefix_at(high_ptr + wide * steps, low_ptr + wide * steps, step, steps)
             total = tl.load(total_ptr + wide * steps + step, mask=there, other=float("inf")) * LOG2_E
             share = tl.load(share_ptr + wide * steps + step, mask=there, other=0.0)
             s = tl.dot(k, tl.trans(q), input_precision=PRECISION) * factor

@@ -49,10 +49,29 @@ def key_head_of(row, steps, heads, key_heads, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def past_decay(high_ptr, low_ptr, start, high_begin, low_begin, KEYS: tl.constexpr):
-    """C at the queries' first step less C at each key of a block before it."""
+def prefix_at(high_ptr, low_ptr, step, steps):
+    """C at some steps, high and low; zero outside."""
+    inside = step < steps
+    return tl.load(high_ptr + step, mask=inside, other=0.0), tl.load(low_ptr + step, mask=inside, other=0.0)
+
+
+@triton.jit
+def own_scores(q, k, high, low, high_ptr, low_ptr, key, steps, factor, PRECISION: tl.constexpr):
+    """Scores (QUERIES, KEYS), those of later keys included."""
+    key_high, key_low = prefix_at(high_ptr, low_ptr, key, steps)
+    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor
+    return s + ((high[:, None] - key_high[None, :]) + (low[:, None] - key_low[None, :]))
+
+
+@triton.jit
+def past_scores(
+    q, k, high_begin, low_begin, high_ptr, low_ptr, start, factor,
+    KEYS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Scores (QUERIES, KEYS) with a whole block of earlier keys, as if all queries were at their first step."""
     key = start + tl.arange(0, KEYS)
-    return (high_begin - tl.load(high_ptr + key)) + (low_begin - tl.load(low_ptr + key))
+    decay = (high_begin - tl.load(high_ptr + key)) + (low_begin - tl.load(low_ptr + key))
+    return tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor + decay[None, :]
 
 
 @triton.jit
@@ -164,8 +183,7 @@ def forward_kernel(
     inside = step < steps
     head = head_of(row, steps, heads, WIDTH)
     q = tile(q_ptr + head, begin, steps, heads * WIDTH, WIDTH, QUERIES, LANES, False)
-    high = tl.load(high_ptr + step, mask=inside, other=0.0)
-    low = tl.load(low_ptr + step, mask=inside, other=0.0)
+    high, low = prefix_at(high_ptr, low_ptr, step, steps)
     top = tl.full([QUERIES], float("-inf"), tl.float32)
     mass = tl.zeros([QUERIES], tl.float32)
     mean = tl.zeros([QUERIES, LANES], tl.float32)
@@ -173,10 +191,7 @@ def forward_kernel(
         key = start + tl.arange(0, KEYS)
         k = tile(k_ptr, start, steps, stride, WIDTH, KEYS, LANES, False)
         v = tile(v_ptr, start, steps, stride, WIDTH, KEYS, LANES, False)
-        key_high = tl.load(high_ptr + key, mask=key < steps, other=0.0)
-        key_low = tl.load(low_ptr + key, mask=key < steps, other=0.0)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor
-        s += (high[:, None] - key_high[None, :]) + (low[:, None] - key_low[None, :])
+        s = own_scores(q, k, high, low, high_ptr, low_ptr, key, steps, factor, PRECISION)
         s = tl.where(key[None, :] <= step[:, None], s, float("-inf"))
         new = tl.maximum(top, tl.max(s, axis=1))
         shrink = tl.exp2(top - new)
@@ -199,8 +214,7 @@ def forward_kernel(
     for start in range(first * KEYS, begin, KEYS):
         k = tile(k_ptr, start, steps, stride, WIDTH, KEYS, LANES, True)
         v = tile(v_ptr, start, steps, stride, WIDTH, KEYS, LANES, True)
-        decay = past_decay(high_ptr, low_ptr, start, high_begin, low_begin, KEYS)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * factor + decay[None, :]
+        s = past_scores(q, k, high_begin, low_begin, high_ptr, low_ptr, start, factor, KEYS, PRECISION)
         new = tl.maximum(top, tl.max(s, axis=1) + since)
         shrink = tl.exp2(top - new)
         p = tl.exp2(s - (new - since)[:, None])
