@@ -1,4 +1,4 @@
-"""Event2Vec once more, in numpy float64 and one sample at a time, written from a description of the published program alone.
+"""Event2Vec once more, in numpy float64 and one sample at a time, from a description of the published program alone.
 
 It shares nothing with `models.event2vec`: attention is a full matrix per head and direction, convolutions are loops.
 """
