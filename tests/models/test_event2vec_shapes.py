@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from event2vec_numpy import Numpy
 from models.event2vec import Event2Vec, Event2VecConfig
-from tests.support.event2vec_numpy import Numpy
 
 # d, d_ff, heads, layers, classes, pool_every_layer, width, height
 SHAPES = [
