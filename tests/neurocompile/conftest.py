@@ -59,6 +59,7 @@ def interpret() -> Callable[[str, Any], Any]:
 
     def run(script: str, questions: Any) -> Any:
         environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         command = [sys.executable, str(Path(__file__).with_name(script))]
         done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr

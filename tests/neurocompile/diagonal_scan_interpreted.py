@@ -1,7 +1,7 @@
-"""Runs the Triton kernels in Triton's interpreter; started by `test_diagonal_scan_triton.py` with TRITON_INTERPRET=1.
+"""Errors of the Triton kernels of `diagonal_scan`, asked by `test_diagonal_scan_triton.py`.
 
-The interpreter has to be chosen before Triton is first imported, hence a process of its own. Reads a list of cases from
-standard input and writes, for each, the largest error of every result relative to its largest value, as JSON.
+Reads a list of cases from standard input and writes, for each, the largest error of every result relative to its
+largest value, as JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+from interpreted import poison, relative
 from neurocompile.ops.diagonal_scan import blocked, triton_launch
 
 NAMES = ("x_re", "x_im", "a_re", "a_im", "b_re", "b_im", "x0_re", "x0_im")
@@ -35,20 +36,9 @@ def run(batch: int, steps: int, width: int, dtype: str, programs: int, initial: 
     wide = [tuple(part.double() for part in pair) for pair in (a, b, x0, d)]
     exact = blocked.scan(*wide[:3])
     exact = exact + blocked.gradients(wide[0], exact, wide[2], wide[3])
-    return {
-        # NaN compares false with everything and would pass as "no error", so it is made infinite.
-        name: float(((got.double() - want).abs() / want.abs().max().clamp(min=1e-30)).nan_to_num(torch.inf).max())
-        for name, got, want in zip(NAMES, results, exact, strict=True)
-    }
-
-
-def poison() -> None:
-    """Makes fresh memory NaN, so that an element no kernel writes shows."""
-    empty = torch.empty
-    torch.empty = lambda *args, **options: empty(*args, **options).fill_(float("nan"))
+    return {name: relative(got, want, 1e-30) for name, got, want in zip(NAMES, results, exact, strict=True)}
 
 
 if __name__ == "__main__":
     poison()
-    assert torch.empty(1).isnan().all()
     print(json.dumps([run(**case) for case in json.load(sys.stdin)]))

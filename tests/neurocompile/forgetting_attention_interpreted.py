@@ -1,18 +1,11 @@
-"""Runs the Triton kernels in Triton's interpreter, started by `test_forgetting_attention_triton.py`.
-
-The interpreter has to be chosen before Triton is first imported, hence a process of its own. Reads a list of
-`[probe, arguments]` from standard input and writes what each probe returns, as JSON. Fresh memory is NaN.
-"""
+"""Probes of the Triton kernels of `forgetting_attention`, asked by `test_forgetting_attention_triton.py`."""
 
 from __future__ import annotations
 
-import json
-import sys
-
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from interpreted import answer, log_gates, relative
 from neurocompile.ops.forgetting_attention import blocked, triton_launch
 from neurocompile.ops.forgetting_attention.triton_blocks import Blocks, Plan
 
@@ -24,13 +17,7 @@ def inputs(batch: int, steps: int, heads: int, keys: int, width: int, dtype: str
     draw = torch.Generator().manual_seed(steps)
     shapes = [(batch, steps, heads, width), *[(batch, steps, keys, width)] * 2, (batch, steps, heads)]
     *qkv, gates = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in shapes)
-    if gate == "extreme":
-        log_f = torch.zeros_like(gates)
-        log_f[:, ::9], log_f[:, 1::9], log_f[:, 2::9] = -300.0, -1e-6, -2.0
-        log_f[:, steps // 2 :: 40] = -1e5
-    else:
-        log_f = logsigmoid(gate + 1.5 * gates)
-    return [value.to(getattr(torch, dtype)) for value in (*qkv, log_f)]
+    return [value.to(getattr(torch, dtype)) for value in (*qkv, log_gates(gates, gate))]
 
 
 def cut(queries: int | None = None, keys: int | None = None) -> None:
@@ -60,12 +47,6 @@ def errors(case: dict, blocks: list[int], turned: bool = False) -> dict[str, flo
     exact = exact + blocked.gradients(*wide, *exact, d_o.double())
     assert {value.dtype for value in results[2:]} == {given[0].dtype}
     return {name: relative(got, want) for name, got, want in zip(NAMES, results, exact, strict=True)}
-
-
-def relative(got: Tensor, want: Tensor) -> float:
-    # NaN compares false with everything and would pass as "no error", so it is made infinite.
-    error = (got.double() - want.double()).abs().nan_to_num(torch.inf, torch.inf)
-    return float(error.max() / want.abs().max().clamp(min=1e-3))
 
 
 def padded(lengths: list[int], blocks: list[int]) -> dict[str, float]:
@@ -131,25 +112,5 @@ def empty() -> list[list[int]]:
     return [list(value.shape) for value in both(given, torch.zeros_like(given[0]))]
 
 
-def poison() -> None:
-    """Makes fresh memory NaN, so that an element no kernel writes shows."""
-    fresh = torch.empty
-
-    def spoilt(*args, **options):
-        memory = fresh(*args, **options)
-        return memory.fill_(float("nan") if memory.is_floating_point() else -(2**30))
-
-    torch.empty = spoilt
-
-
-PROBES = {probe.__name__: probe for probe in (errors, padded, omitted, unread, empty)}
-
 if __name__ == "__main__":
-    poison()
-    assert torch.empty(1).isnan().all()
-    plan = triton_launch.plan
-    answers = []
-    for probe, arguments in json.load(sys.stdin):
-        triton_launch.plan = plan
-        answers.append(PROBES[probe](**arguments))
-    print(json.dumps(answers))
+    answer(triton_launch, "plan", errors, padded, omitted, unread, empty)

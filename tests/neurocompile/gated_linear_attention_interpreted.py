@@ -1,18 +1,11 @@
-"""Runs the Triton kernel in Triton's interpreter, started by `test_gated_linear_attention_triton.py`.
-
-The interpreter has to be chosen before Triton is first imported, hence a process of its own. Reads a list of
-`[probe, arguments]` from standard input and writes what each probe returns, as JSON. Fresh memory is NaN.
-"""
+"""Probes of the Triton kernel of `gated_linear_attention`, asked by `test_gated_linear_attention_triton.py`."""
 
 from __future__ import annotations
 
-import json
-import sys
-
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
+from interpreted import answer, log_gates, relative
 from neurocompile.ops.gated_linear_attention import triton_launch
 from neurocompile.ops.gated_linear_attention.reference import gated_linear_attention as reference
 from neurocompile.ops.gated_linear_attention.triton_blocks import Blocks
@@ -28,15 +21,9 @@ def inputs(case: dict) -> list[Tensor]:
     shapes = [(batch, steps, heads, width), (batch, steps, keys, width), (batch, steps, keys, out)]
     shapes += [(batch, steps, heads), (batch, heads, width, out)]
     q, k, v, gates, state = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in shapes)
-    if gate == "extreme":
-        log_f = torch.zeros_like(gates)
-        log_f[:, ::9], log_f[:, 1::9], log_f[:, 2::9] = -300.0, -1e-6, -2.0
-        log_f[:, steps // 2 :: 40] = -1e5
-    else:
-        log_f = logsigmoid(gate + 1.5 * gates)
     dtype = getattr(torch, case["dtype"])
     # Gates and states are float32 in a network of any precision.
-    return [*(value.to(dtype) for value in (q, k, v)), log_f.float(), state.float()]
+    return [*(value.to(dtype) for value in (q, k, v)), log_gates(gates, gate).float(), state.float()]
 
 
 def cut(steps: int | None = None, columns: int | None = None) -> None:
@@ -77,12 +64,6 @@ def errors(case: dict, blocks: list[int], turned: bool = False) -> dict[str, flo
     return {
         name: relative(got, want, floors.get(name, 1e-3)) for name, got, want in zip(NAMES, results, exact, strict=True)
     }
-
-
-def relative(got: Tensor, want: Tensor, floor: float = 1e-3) -> float:
-    # NaN compares false with everything and would pass as "no error", so it is made infinite.
-    error = (got.double() - want.double()).abs().nan_to_num(torch.inf, torch.inf)
-    return float(error.max() / want.abs().max().clamp(min=floor)) if error.numel() else 0.0
 
 
 def after_a_shut_gate(steps: int, shut: int, blocks: list[int]) -> float:
@@ -145,24 +126,5 @@ def empty() -> list[list[int]]:
     return [list(value.shape) for value in both(given, *weights(given))]
 
 
-def poison() -> None:
-    """Makes fresh memory NaN, so that an element no kernel writes shows."""
-    fresh = torch.empty
-
-    def spoilt(*args, **options):
-        return fresh(*args, **options).fill_(float("nan"))
-
-    torch.empty = spoilt
-
-
-PROBES = {probe.__name__: probe for probe in (errors, after_a_shut_gate, split, padded, empty)}
-
 if __name__ == "__main__":
-    poison()
-    assert torch.empty(1).isnan().all()
-    plan = triton_launch.plan
-    answers = []
-    for probe, arguments in json.load(sys.stdin):
-        triton_launch.plan = plan
-        answers.append(PROBES[probe](**arguments))
-    print(json.dumps(answers))
+    answer(triton_launch, "plan", errors, after_a_shut_gate, split, padded, empty)

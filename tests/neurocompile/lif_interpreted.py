@@ -1,17 +1,11 @@
-"""Runs the Triton kernels in Triton's interpreter, started by `test_lif_triton.py`.
-
-The interpreter has to be chosen before Triton is first imported, hence a process of its own. Reads a list of
-`[probe, arguments]` from standard input and writes what each probe returns, as JSON. Fresh memory is NaN.
-"""
+"""Probes of the Triton kernels of `lif`, asked by `test_lif_triton.py`."""
 
 from __future__ import annotations
-
-import json
-import sys
 
 import torch
 from torch import Tensor
 
+from interpreted import answer, relative
 from neurocompile.ops.lif import Neuron, blocked, triton_launch
 
 NAMES = ("x", "decay", "v")
@@ -53,14 +47,8 @@ def errors(
     assert [value.dtype for value in got] == [x.dtype, d.dtype, v.dtype]
     wide = (value.double() for value in (membranes, d, v, d_spikes, d_last))
     want = blocked.gradients(*wide, kind)
-    return results | {name: relative(*pair) for name, *pair in zip(NAMES, got, want, strict=True)}
-
-
-def relative(got: Tensor, want: Tensor) -> float:
-    # NaN compares false with everything and would pass as "no error", so it is made infinite.
-    error = (got.double() - want.double()).abs().nan_to_num(torch.inf, torch.inf)
     # Gradients are sums of unit-size terms, which may cancel.
-    return float(error.max() / want.abs().max().clamp(min=1))
+    return results | {name: relative(*pair, floor=1) for name, *pair in zip(NAMES, got, want, strict=True)}
 
 
 def split(shape: list[int], marks: list[int], neuron: dict) -> bool:
@@ -81,25 +69,5 @@ def empty() -> list[list[int]]:
     return [list(value.shape) for value in triton_launch.forward(x, d, v, Neuron(), True)]
 
 
-def poison() -> None:
-    """Makes fresh memory NaN, so that an element no kernel writes shows."""
-    fresh = torch.empty
-
-    def spoilt(*args, **options):
-        memory = fresh(*args, **options)
-        return memory.fill_(float("nan")) if memory.is_floating_point() else memory
-
-    torch.empty = spoilt
-
-
-PROBES = {probe.__name__: probe for probe in (errors, split, empty)}
-
 if __name__ == "__main__":
-    poison()
-    assert torch.empty(1).isnan().all()
-    block = triton_launch.BLOCK
-    answers = []
-    for probe, arguments in json.load(sys.stdin):
-        triton_launch.BLOCK = block
-        answers.append(PROBES[probe](**arguments))
-    print(json.dumps(answers))
+    answer(triton_launch, "BLOCK", errors, split, empty)

@@ -13,6 +13,7 @@ from importlib import import_module
 
 import torch
 
+from interpreted import relative
 from neurocompile.ops.lif.neuron import Neuron
 from neurocompile.ops.plugin_plan import PLANNED, planner
 from neurocompile.targets.trt.plugins.compiled import constants_of, kernel_of, ordered_arguments
@@ -68,10 +69,7 @@ def run(
         wide.append(Neuron(attributes.get("threshold", 1.0), rest, bool(attributes.get("strict"))))
     exact = reference(*wide)
     exact = exact if isinstance(exact, tuple) else (exact,)
-    return [
-        float(((got.double() - want).abs() / want.abs().max()).nan_to_num(torch.inf).max())
-        for got, want in zip(memory["output"], exact, strict=True)
-    ]
+    return [relative(got, want, 0.0) for got, want in zip(memory["output"], exact, strict=True)]
 
 
 if __name__ == "__main__":
