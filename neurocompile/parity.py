@@ -52,6 +52,9 @@ WINDOWS = 20
 
 SHIPPED_WINDOWS = 5
 
+SHIPPED_BYTES = 32 << 20
+"""Of states in the golden trace; larger ones are there at fewer marks, at least at one."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -208,13 +211,7 @@ def _sparse(trace: Trace, room: int) -> Trace:
     for row in reversed(range(len(trace.marks))):
         if (trace.marks[kept[-1]] if kept else np.inf) - trace.marks[row] >= room <= trace.marks[row]:
             kept.append(row)
-    rows = np.array(kept[::-1])
-    return replace(
-        trace,
-        marks=trace.marks[rows],
-        readouts=trace.readouts[rows],
-        states={name: values[rows] for name, values in trace.states.items()},
-    )
+    return trace.select(np.array(kept[::-1]))
 
 
 def _rescaled(deviations: list[Deviation], trace: Trace) -> list[Deviation]:
@@ -257,7 +254,6 @@ def _shorten(trace: Trace, spec: ProgramSpec) -> Trace:
     """The part of a trace that ships with the bundle."""
     ends = window_ends(spec)
     limit = ends[SHIPPED_WINDOWS - 1] if ends else max(SHIPPED_EVENTS, shortest(spec))
-    last = int(trace.marks[trace.marks <= limit][-1])
-    keep = trace.marks <= last
-    states = {name: values[keep] for name, values in trace.states.items()}
-    return Trace(trace.events[:last], trace.tick_us, trace.marks[keep], trace.readouts[keep], states, trace.source)
+    fitting = trace.states_at[trace.states_at <= limit]
+    last = int(fitting[-1] if len(fitting) else trace.states_at[0])
+    return replace(trace.select(trace.marks <= last), events=trace.events[:last]).thin(SHIPPED_BYTES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.events.container import Events
 from runtime.session import Session
+
+ROOM = 256 << 20
+"""Bytes of states in a trace that is being recorded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +27,10 @@ class Trace:
         tick_us: Tick length in microseconds.
         marks: (K,) int64, numbers of events after which the columns below were taken, increasing.
         readouts: (K, C) float64.
-        states: State name -> (K, ...) float64.
+        states: State name -> (J, ...) float64.
         source: Where the events came from, for reports.
+        states_at: (J,) those of the marks at which states were taken, the last one among them: all, unless states are
+            large.
     """
 
     events: Events
@@ -33,6 +39,28 @@ class Trace:
     readouts: np.ndarray
     states: Mapping[str, np.ndarray]
     source: str
+    states_at: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Trace:
+        """The same events with fewer marks: those of the given rows, which are numbers or bools."""
+        marks = self.marks[rows]
+        return replace(
+            self,
+            marks=marks,
+            readouts=self.readouts[rows],
+            states={name: values[np.isin(self.states_at, marks)] for name, values in self.states.items()},
+            states_at=self.states_at[np.isin(self.states_at, marks)],
+        )
+
+    def thin(self, room: int) -> Trace:
+        """The same with states at so few marks, evenly spread, that they take no more than `room` bytes, or at one."""
+        each = sum(values[:1].nbytes for values in self.states.values())
+        keep = np.isin(self.states_at, spread(self.states_at, each, room))
+        return replace(
+            self,
+            states={name: values[keep] for name, values in self.states.items()},
+            states_at=self.states_at[keep],
+        )
 
     def to_bytes(self) -> bytes:
         """The trace as an `.npz` archive."""
@@ -44,6 +72,7 @@ class Trace:
         np.savez_compressed(
             buffer,
             marks=self.marks,
+            states_at=self.states_at,
             readouts=self.readouts,
             tick_us=np.float64(self.tick_us),
             source=np.array(self.source),
@@ -69,6 +98,8 @@ class Trace:
                     readouts=file["readouts"],
                     states={key[7:]: file[key] for key in file.files if key.startswith("states/")},
                     source=str(file["source"]),
+                    # A bundle without this column has states at every mark.
+                    states_at=file["states_at"] if "states_at" in file.files else file["marks"],
                 )
         except Exception as error:  # zipfile, numpy and zlib each raise their own kinds on damaged archives.
             raise UserError(
@@ -93,9 +124,22 @@ class Deviation:
     relative: float
 
 
-def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: float, source: str) -> Trace:
-    """Pushes `events` through `session` and notes readout and states at every mark, as float64."""
+def record(
+    session: Session, events: Events, marks: np.ndarray, *, tick_us: float, source: str, room: int = ROOM
+) -> Trace:
+    """Pushes `events` through `session` and notes readout and states at every mark, as float64.
+
+    Args:
+        session: It is reset first.
+        events: The sequence.
+        marks: Numbers of events, increasing.
+        tick_us: Tick length in microseconds.
+        source: Where the events came from.
+        room: Bytes that the states may take; where they are so large that they would take more, they are noted at
+            fewer marks, the last one among them.
+    """
     session.reset()
+    states_at = spread(marks, 8 * sum(prod(state.shape) for state in session.spec.states), room)
     names = [state.name for state in session.spec.states]
     readouts: list[np.ndarray] = []
     states: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -105,10 +149,16 @@ def record(session: Session, events: Events, marks: np.ndarray, *, tick_us: floa
         done = int(mark)
         session.settle()
         readouts.append(session.readout().astype(np.float64))
-        for name in names:
+        for name in names if mark in states_at else ():
             states[name].append(session.state(name).astype(np.float64))
     columns = {name: np.stack(values) for name, values in states.items()}
-    return Trace(events[:done], tick_us, np.asarray(marks, np.int64), np.stack(readouts), columns, source)
+    return Trace(events[:done], tick_us, np.asarray(marks, np.int64), np.stack(readouts), columns, source, states_at)
+
+
+def spread(marks: np.ndarray, each: int, room: int) -> np.ndarray:
+    """As many of the marks, evenly spread to the last, as fit into `room` bytes at `each` bytes; at least one."""
+    count = min(max(room // max(each, 1), 1), len(marks))
+    return np.asarray(marks, np.int64)[np.linspace(len(marks) - 1, 0, count).round().astype(int)[::-1]]
 
 
 def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = None) -> list[Deviation]:
@@ -120,7 +170,7 @@ def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = No
         pieces: Sizes of bulk pushes (chunks are used where available); `None` pushes single events, as a live stream.
 
     Returns:
-        One deviation per mark and tensor.
+        One deviation per mark and tensor that the trace has there.
     """
     session.reset()
     done, deviations = 0, []
@@ -134,7 +184,9 @@ def compare(session: Session, trace: Trace, *, pieces: Iterator[int] | None = No
         done = mark
         session.settle()
         deviations.append(_deviation(mark, "readout", session.readout(), trace.readouts, k))
-        deviations += [_deviation(mark, name, session.state(name), values, k) for name, values in trace.states.items()]
+        for row in np.flatnonzero(trace.states_at == mark).tolist():
+            for name, values in trace.states.items():
+                deviations.append(_deviation(mark, name, session.state(name), values, row))
     return deviations
 
 

@@ -179,6 +179,15 @@ def test_what_is_left_out_weighs_less_than_half_a_unit_in_the_last_place(library
     assert np.abs(library(q, k, v, log_f) - defined(q, k, v, log_f)).max() <= 8 * 2.0**-24 * np.abs(v).max()
 
 
+def test_many_keys_that_each_weigh_next_to_nothing_add_up(library):
+    """5000 keys of e^-18 each are 7.6e-5 of the softmax, where one of them is below the precision of its sum."""
+    q, k, v = (np.zeros((5001, 1, 1), np.float32) for _ in "qkv")
+    q[:], k[-1], v[:-1] = 1, 18, 1
+    found = library(q, k, v, np.zeros((5001, 1), np.float32))[-1, 0, 0]
+    wanted = 5000 * np.exp(-18.0) / (1 + 5000 * np.exp(-18.0))
+    assert abs(found - wanted) <= 1e-5 * wanted
+
+
 def test_a_score_that_is_no_number_reaches_the_answer(library):
     q, k, v, log_f = make(100)
     q[70, 0, 3] = np.nan

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +22,7 @@ from runtime.backends.ort import OrtExecutor
 from runtime.errors import GateError, UserError
 from runtime.events import Events, Recording
 from runtime.session import ScheduledSession
-from runtime.trace import Deviation, Trace
+from runtime.trace import Deviation, Trace, compare, record, worst
 
 NAME = "two_stages"
 PERIOD = 16
@@ -41,13 +42,11 @@ class Case:
         assert program.spec.period == PERIOD
 
     def prove(self, graphs: GraphProgram | None = None, session: type = ScheduledSession, **changes) -> parity.Parity:
-        graphs = graphs or self.graphs
         program = replace(self.program, **changes)
+        return prove(program, partial(self.open, graphs or self.graphs, session), self.recording, "fp32")
 
-        def start(tick_us: float) -> ScheduledSession:
-            return session(graphs.spec, OrtExecutor(graphs.spec, graphs.serialised()), tick_us=tick_us)
-
-        return prove(program, start, self.recording, "fp32")
+    def open(self, graphs: GraphProgram, session: type, tick_us: float) -> ScheduledSession:
+        return session(graphs.spec, OrtExecutor(graphs.spec, graphs.serialised()), tick_us=tick_us)
 
     def fails(self, *arguments, **keywords) -> str:
         """The sentence with which a proof fails."""
@@ -155,6 +154,34 @@ def test_only_what_fits_is_shipped(case, monkeypatch):
     trace = case.prove().trace
     assert trace.marks[-1] == len(trace.events) == 525
     assert len(trace.marks) == len(trace.readouts) == len(trace.states["head.sum"])
+
+
+def test_large_states_are_recorded_and_shipped_at_fewer_marks(case, monkeypatch):
+    each = 8 * sum(int(np.prod(state.shape)) for state in case.program.spec.states)
+    monkeypatch.setattr(parity, "record", partial(record, room=6 * each + 1))
+    monkeypatch.setattr(parity, "SHIPPED_BYTES", 2 * each + 1)
+    proof = case.prove()
+    trace = proof.trace
+    assert proof.report["status"] == "proved" and len(trace.marks) > 6
+    assert trace.states_at.tolist() == [trace.marks[0], trace.marks[-1]]
+    assert {len(values) for values in trace.states.values()} == {2}
+    again = Trace.from_bytes(trace.to_bytes())
+    np.testing.assert_array_equal(again.states_at, trace.states_at)
+    found = compare(case.open(case.graphs, ScheduledSession, 1.0), again)
+    assert {d.mark for d in found if d.what == "readout"} == set(trace.marks.tolist())
+    assert {d.mark for d in found if d.what != "readout"} == set(trace.states_at.tolist())
+    # A state that is wrong where it is known still shows.
+    spoiled = {name: values + (name == "head.sum") for name, values in trace.states.items()}
+    assert (
+        worst(compare(case.open(case.graphs, ScheduledSession, 1.0), replace(trace, states=spoiled))).what == "head.sum"
+    )
+
+
+def test_at_least_one_mark_has_states(case, monkeypatch):
+    monkeypatch.setattr(parity, "record", partial(record, room=0))
+    monkeypatch.setattr(parity, "SHIPPED_BYTES", 0)
+    trace = case.prove().trace
+    assert trace.states_at.tolist() == [trace.marks[-1]] == [len(trace.events)]
 
 
 def changed_weight(program: GraphProgram, stage: str, change: Callable[[np.ndarray], np.ndarray]) -> GraphProgram:

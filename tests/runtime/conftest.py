@@ -196,7 +196,8 @@ class Toy:
         simulated = self.simulate(events)
         rows = np.array(marks) - 1
         states = {name: simulated[name][rows] for name in STATES}
-        return Trace(events[: marks[-1]], 1.0, np.array(marks), simulated["readout"][rows], states, "made up")
+        at = np.array(marks)
+        return Trace(events[: marks[-1]], 1.0, at, simulated["readout"][rows], states, "made up", at)
 
     def write(self, root: Path, *, trace: Trace | None = None, **changes: Any) -> Path:
         """Writes the bundle; `changes` replace keys of the manifest."""

@@ -183,7 +183,7 @@ def test_a_recording_of_ones_own(toy_folder, make_events, tmp_path, capsys):
 
 def test_red_parity_means_no_figures(toy, tmp_path, make_events, capsys, monkeypatch):
     trace = toy.trace(make_events(200))
-    wrong = Trace(trace.events, 1.0, trace.marks, trace.readouts + 1, trace.states, "wrong")
+    wrong = Trace(trace.events, 1.0, trace.marks, trace.readouts + 1, trace.states, "wrong", trace.states_at)
     folder = toy.write(tmp_path / "toy.neuro", trace=wrong)
     monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("timed a bundle whose parity is red"))
     out = tmp_path / "out.json"

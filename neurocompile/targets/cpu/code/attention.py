@@ -79,14 +79,14 @@ def _values(count: int, shape: Shape) -> list[str]:
         "                          float *o) {",
     ]
     places = [(d, v, f"o + {d * size + v * shape.lanes}") for d in range(count) for v in range(VECTORS)]
-    lines += [f"    vf a{d}_{v} = nc_load({place});" for d, v, place in places]
+    lines += [f"    vf a{d}_{v} = {{0}};" for d, v, _ in places]
     lines += ["    for (ptrdiff_t j = 0; j < keys; j++) {"]
     lines += [f"        const vf p{v} = nc_load(p + j * {size} + {v * shape.lanes});" for v in range(VECTORS)]
     for d in range(count):
         lines.append(f"        const vf y{d} = nc_splat(value[j * step + {d}]);")
         lines += [f"        a{d}_{v} += p{v} * y{d};" for v in range(VECTORS)]
     lines.append("    }")
-    lines += [f"    nc_store({place}, a{d}_{v});" for d, v, place in places]
+    lines += [f"    nc_store({place}, nc_load({place}) + a{d}_{v});" for d, v, place in places]
     return [*lines, "}", ""]
 
 

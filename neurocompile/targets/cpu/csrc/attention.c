@@ -9,7 +9,8 @@
 /* Less than half a unit in the last place of a sum of at least 1, with room for the rounding of the bound itself. */
 #define NC_LEAST -24.5f
 
-/* Scores are in `s` and their maximum in `top`: takes the keys' weights and values into the running sums. */
+/* Scores are in `s` and their maximum in `top`: takes the keys' weights and values into the running sums. They are summed
+ * up by themselves first: thousands of weights that are each below the precision of the running sum may still matter. */
 NC_INLINE void nc_absorb(float *s, ptrdiff_t keys, ptrdiff_t width, const float *value, ptrdiff_t step, const vf *top,
                          vf *most, vf *mass, float *o) {
     vi grew = {0};
@@ -26,14 +27,14 @@ NC_INLINE void nc_absorb(float *s, ptrdiff_t keys, ptrdiff_t width, const float 
         }
     }
     for (int v = 0; v < NC_QUERY_VECTORS; v++) {
-        vf sum = mass[v];
+        vf sum = {0};
         for (ptrdiff_t j = 0; j < keys; j++) {
             float *place = s + j * NC_QUERIES + v * NC_LANES;
             vf p = nc_power(nc_load(place) - most[v]);
             nc_store(place, p);
             sum += p;
         }
-        mass[v] = sum;
+        mass[v] += sum;
     }
     ptrdiff_t d = 0;
     for (; d + NC_GROUP <= width; d += NC_GROUP) NC_JOIN(nc_values_, NC_GROUP)(s, keys, value + d, step, o + d * NC_QUERIES);
