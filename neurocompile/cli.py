@@ -23,6 +23,9 @@ app = typer.Typer(
 
 Roi = Annotated[Optional[str], typer.Option("--roi", metavar="X,Y,W,H", help="Crop the recording to a region.")]  # noqa: UP045
 Resize = Annotated[Optional[str], typer.Option("--resize", metavar="WxH", help="Scale it to this size, after --roi.")]  # noqa: UP045
+Size = Annotated[Optional[str], typer.Option("--size", metavar="WxH", help="Sensor size, where the file does not say.")]  # noqa: UP045
+Tick = Annotated[Optional[float], typer.Option("--tick-us", metavar="US", help="Length of a tick, likewise.")]  # noqa: UP045
+Format = Annotated[Optional[str], typer.Option("--format", metavar="NAME", help="File format, likewise.")]  # noqa: UP045
 Sort = Annotated[bool, typer.Option("--sort", help="Sort its events by time.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -38,6 +41,9 @@ def export(
     roi: Roi = None,
     resize: Resize = None,
     sort: Sort = False,
+    size: Size = None,
+    tick_us: Tick = None,
+    file_format: Format = None,
     tensorrt: Annotated[Optional[str], typer.Option(help="10.3, 10 or 11, for trt-* targets.")] = None,  # noqa: UP045
     plugins: Annotated[
         Optional[str],  # noqa: UP045
@@ -64,8 +70,9 @@ def export(
     from neurocompile.console import progress, show_export
     from neurocompile.targets import find_target
 
-    sequence, adapters = _recording(recording, roi, resize, sort) if recording else (None, [])
-    calibrate_on = [_recording(path, roi, resize, sort)[0] for path in calibrate or ()]
+    reading = {"roi": roi, "resize": resize, "sort": sort, "size": size, "tick_us": tick_us, "format": file_format}
+    sequence, adapters = _recording(recording, reading) if recording else (None, [])
+    calibrate_on = [_recording(path, reading)[0] for path in calibrate or ()]
     with progress(quiet=as_json) as (step, announce):
         maker = export_kit if wants_kit(find_target(target, tensorrt, plugins=plugins), output) else export_model
         result = maker(
@@ -96,12 +103,16 @@ def verify(
     roi: Roi = None,
     resize: Resize = None,
     sort: Sort = False,
+    size: Size = None,
+    tick_us: Tick = None,
+    file_format: Format = None,
     as_json: Json = False,
 ) -> None:
     """Check a bundle's files and replay its golden trace on this machine."""
     from runtime import verify as command
 
-    given = {"-i": recording, "--provider": provider, "--roi": roi, "--resize": resize}
+    given: dict[str, Any] = {"-i": recording, "--provider": provider, "--roi": roi, "--resize": resize}
+    given |= {"--size": size, "--tick-us": tick_us, "--format": file_format}
     arguments = [text for option, value in given.items() if value is not None for text in (option, str(value))]
     switches = [option for option, on in {"--sort": sort, "--json": as_json}.items() if on]
     raise typer.Exit(command.main([str(bundle), *arguments, *switches]))
@@ -144,15 +155,16 @@ def doctor(as_json: Json = False) -> None:
     _print([finding.__dict__ for finding in findings]) if as_json else show(findings)
 
 
-def _recording(path: Path, roi: str | None, resize: str | None, sort: bool) -> tuple[Any, list[dict[str, Any]]]:
-    """A recording as the user wants it cut; whether the model can take it is known once that is open."""
+def _recording(path: Path, reading: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """A recording as the user wants it read and cut; whether the model can take it is known once that is open."""
     from argparse import Namespace
 
     from runtime import inputs
     from runtime.events import parse_roi, parse_size
 
-    options = Namespace(format=None, size=None, tick_us=None, limit=None, sort=sort)
-    options.roi, options.resize = roi and parse_roi(roi), resize and parse_size(resize)
+    options = Namespace(**reading, limit=None)
+    for name, parse in (("roi", parse_roi), ("resize", parse_size), ("size", parse_size)):
+        setattr(options, name, reading[name] and parse(reading[name]))
     return inputs.load(str(path), options, {})
 
 

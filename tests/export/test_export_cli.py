@@ -111,6 +111,23 @@ def test_a_recording_is_adapted_on_request(run, bundle, recording):
     assert [done["adapter"] for done in json.loads(answer.out)["recording"]["adapters"]] == ["sort_by_time", "resize"]
 
 
+def test_what_a_file_does_not_say_can_be_said(run, checkpoint, bundle, recording, tmp_path):
+    """Errors advise --size, --tick-us and --format, so every command that reads recordings takes them."""
+    rng, path = np.random.default_rng(0), tmp_path / "plain.npz"
+    x, y, p = (rng.integers(0, high, 2000) for high in (128, 128, 2))
+    np.savez(path, t=np.arange(2000) * 90, x=x, y=y, p=p)
+    cut = ("-i", path, "--resize", "34x34")
+    for command in (
+        ("verify", bundle),
+        ("export", "--model", checkpoint, "--target", "onnx-fp32", "-o", tmp_path / "x.neuro"),
+    ):
+        refused = run(*command, *cut)
+        assert refused.code == 2 and "add --size WxH" in refused.err
+        answer = run(*command, *cut, "--size", "128x128", "--tick-us", "2", "--format", "npz")
+        assert answer.code == 0, answer
+    assert open_bundle(tmp_path / "x.neuro").parity["adapters"][0]["adapter"] == "resize"
+
+
 def test_adaptions_are_recorded_in_the_bundle(run, checkpoint, recording, tmp_path):
     out, rng = tmp_path / "x.neuro", np.random.default_rng(1)
     path = recording(side=128, x=rng.integers(3, 38, 2000), y=rng.integers(4, 37, 2000))
