@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from models.event2vec import Event2VecConfig
+from models.event2vec import Event2Vec, Event2VecConfig
 from runtime.errors import UserError
 from train.event2vec.batches import Drawing, SampleBatches
 from train.event2vec.classifier import Event2VecClassifier
 from train.event2vec.files import read
 from train.event2vec.points import Points
+from train.event2vec.transfer import load_weights
 from train.event2vec.transforms import policy
 from train.messages import from_worker
 
@@ -87,6 +88,17 @@ def test_refusals_from_worker_processes_are_one_sentence():
     assert message.startswith("recording 0.npy: ")
     assert "\n" not in message
     assert str(from_worker(UserError("as it was"))) == "as it was"
+
+
+def test_training_does_not_begin_with_weights_of_a_run_that_diverged(tmp_path):
+    state = Event2Vec(NETWORK).state_dict()
+    state["tpe.conv.0.weight"][0, 0, 0] = torch.nan
+    torch.save({"state_dict": {f"classifier.{name}": value for name, value in state.items()}}, tmp_path / "last.ckpt")
+    model = Event2Vec(NETWORK)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"tpe\.conv\.0\.weight in checkpoint .*last\.ckpt contains NaN"):
+        load_weights(model, str(tmp_path / "last.ckpt"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_file_of_another_kind_is_not_called_a_pickle(tmp_path):

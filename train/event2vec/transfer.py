@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from models.formats import read
+from models.soundness import check_numbers
 from models.zoo import shipped_checkpoint
 from runtime.errors import UserError
 
@@ -25,7 +26,8 @@ def load_weights(model: nn.Module, path: str) -> str:
         The report: how many were taken, which names were missing and which unexpected.
 
     Raises:
-        UserError: If nothing agrees, a weight of the same name has another shape, or no model of that name is shipped.
+        UserError: If nothing agrees, a weight of the same name has another shape or is no finite float32 number, or no
+            model of that name is shipped.
     """
     # A name without folder and suffix is no file of weights.
     file = Path(path) if Path(path).suffix or len(Path(path).parts) > 1 else shipped_checkpoint(path)
@@ -40,6 +42,7 @@ def load_weights(model: nn.Module, path: str) -> str:
                 f"model.load {path}: {name} has the shape {tuple(given[name].shape)}, this network's is "
                 f"{tuple(own[name].shape)}; give both the same widths"
             )
+    check_numbers({name: given[name] for name in shared}, file)
     model.load_state_dict({name: given[name] for name in shared}, strict=False)
     lines = [f"loaded {len(shared)} of {len(own)} tensors from {path}"]
     for what, names in (
