@@ -21,25 +21,28 @@ FRONT_END = ("window", "hop", "every")
 """What a table may say of the front end besides the whole of it under `front_end`."""
 
 _ASIDE = (*FRONT_END, "sample_number", "labels", "front_end", "family")
-_LAYER = re.compile(r"backbone_net\.(?:(\d+)\.)?layers\.(\d+)\.attention\.attention\.f_proj\.weight")
+_LAYER = re.compile(r"backbone_net\.(?:(\d+)\.)?layers\.(\d+)\.")
+# Which tensors have a size as their first extent.
+_TOLD = {
+    "d_model": ("embed_net.embed.7.weight", "embed_net.embed.7.bias", "tpe.conv.12.weight"),
+    "nheads": (".f_proj.weight", ".f_proj.bias"),
+    "d_feedforward": (".ffn.linear1.weight",),
+    "num_classes": ("heads.bias", "heads.weight"),
+}
 
 
 def sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What the weights themselves say of the configuration."""
+    """What the weights themselves say of the configuration, even where some are missing."""
     found: dict[str, Any] = {}
-    if (last := shapes.get("embed_net.embed.7.weight")) is not None and len(last) == 1:
-        found["d_model"] = last[0]
-    layers = {match.groups(): shapes[name] for name in shapes if (match := _LAYER.fullmatch(name))}
+    layers = {match.groups() for name in shapes if (match := _LAYER.match(name))}
     if layers:
-        found["n_layers"] = len(layers)
-        found["nheads"] = next(iter(layers.values()))[0]
         encoders = {encoder for encoder, _ in layers if encoder is not None}
+        found["n_layers"] = len(layers)
         found["pool_every_layer"] = len(layers) // len(encoders) if encoders else 0
-    inner = next((shape for name, shape in shapes.items() if name.endswith("ffn.linear1.weight")), None)
-    if inner:
-        found["d_feedforward"] = inner[0]
-    if bias := shapes.get("heads.bias"):
-        found["num_classes"] = bias[0]
+    for name, ends in _TOLD.items():
+        first = next((shape for key, shape in shapes.items() if key.endswith(ends) and shape), None)
+        if first is not None:
+            found[name] = first[0]
     return found
 
 
@@ -71,6 +74,8 @@ def configured(table: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
     inferred = sizes(shapes)
     if "mask_token" in shapes:
         inferred |= {"num_classes": 1, "mask_ratio": 0.3}
+    elif "num_classes" not in inferred:
+        raise UserError("heads.weight and heads.bias are missing, so the weights name no classes; give all of them")
     if "n_classes" in given:
         inferred.pop("num_classes", None)
     config = Event2VecConfig.from_json({**inferred, **given})

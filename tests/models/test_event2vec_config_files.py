@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -114,9 +115,19 @@ def test_parts_may_be_compiled_on_their_own(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_a_missing_first_convolution_is_named(weights, tmp_path):
+@pytest.mark.parametrize("name", [name for name in make(TINY).state_dict() if "norm" not in name])
+def test_whatever_is_missing_is_named(name, weights, tmp_path):
+    """Also where sizes are read from other weights."""
     saved = torch.load(weights, weights_only=True)
-    del saved["state_dict"]["classifier.tpe.conv.0.weight"]
+    del saved["state_dict"][f"classifier.{name}"]
     torch.save(saved, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"tpe\.conv\.0\.weight missing"):
-        open_checkpoint(tmp_path / "last.ckpt", config=MODEL)
+    with pytest.raises(UserError, match=f"the configuration: {re.escape(name)} missing; check"):
+        open_checkpoint(tmp_path / "last.ckpt", config={"P": 2, "H": 9, "W": 12})
+
+
+def test_weights_without_heads_are_not_a_classifier(weights, tmp_path):
+    saved = torch.load(weights, weights_only=True)
+    saved["state_dict"] = {name: value for name, value in saved["state_dict"].items() if ".heads." not in name}
+    torch.save(saved, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"heads\.weight and heads\.bias are missing"):
+        open_checkpoint(tmp_path / "last.ckpt", config={"P": 2, "H": 9, "W": 12})
