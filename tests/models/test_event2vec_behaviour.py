@@ -12,6 +12,7 @@ from models.event2vec.encoder import EncoderLayer
 from models.event2vec.events import gaps, prepare
 from models.event2vec.packing import Order
 from models.event2vec.recovery import Event2VecRecovery, Recovered, recovery_loss
+from networks import scattered
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention as reference
 from runtime.errors import UserError
 
@@ -21,12 +22,7 @@ CONFIG = Event2VecConfig(
 
 
 def make_model(kind=Event2Vec, **changes):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = kind(replace(CONFIG, **changes)).double().eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: kind(replace(CONFIG, **changes)).double())
 
 
 def make_batch(batch=2, length=32, seed=0):

@@ -13,6 +13,7 @@ import torch
 
 from models.event2vec import Event2Vec, Event2VecConfig
 from models.event2vec.presets import PRESETS
+from networks import scattered
 from neurocompile.capture import capture
 from neurocompile.graph_program import GraphProgram
 from neurocompile.lowering import LoopExecutor, lower
@@ -41,12 +42,7 @@ CASES = {"flat": (111, 7, {}), "pooled": (140, 12, {"pool_every_layer": 1})}
 
 
 def make_model(config: Event2VecConfig = CONFIG, **changes) -> Event2Vec:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Event2Vec(replace(config, **changes)).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: Event2Vec(replace(config, **changes)))
 
 
 def make_events(count: int, seed: int = 0, width: int = 13, height: int = 9, least: int = 0) -> Events:

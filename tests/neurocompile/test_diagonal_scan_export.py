@@ -3,15 +3,14 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 
-from neurocompile.ops.diagonal_scan import diagonal_scan, onnx_function
+from neurocompile.ops.diagonal_scan import diagonal_scan
+from neurocompile.ops.diagonal_scan.onnx_function import FUNCTION
 from neurocompile.ops.diagonal_scan.reference import diagonal_scan as reference
+from onnx_export import session, to_onnx
 
 OP = ("neurocompile", "DiagonalScan")
 
@@ -43,24 +42,6 @@ def layer_inputs(batch, steps, width=6):
     return u, dt.abs(), x0_re, x0_im
 
 
-def to_onnx(module, inputs, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module, inputs, dynamo=True, opset_version=20, optimize=False, verbose=False, **options
-        )
-    onnx_function.FUNCTION.attach(program.model)
-    proto = ir.to_proto(program.model)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
-
-
-def session(proto):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def assert_runs_like_the_reference(runner, inputs):
     results = runner.run(None, {value.name: x.numpy() for value, x in zip(runner.get_inputs(), inputs, strict=True)})
     with torch.no_grad():
@@ -77,7 +58,7 @@ def test_one_node_whose_body_onnxruntime_runs(batch, steps, first_captured):
         module = torch.export.export(module, inputs, strict=False)
         ops = [str(node.target) for node in module.graph.nodes if "neurocompile" in str(node.target)]
         assert ops == ["neurocompile.diagonal_scan.default"]
-    proto = to_onnx(module, inputs)
+    proto = to_onnx(FUNCTION, module, inputs)
     assert [(node.domain, node.op_type) for node in proto.graph.node].count(OP) == 1
     assert [(f.domain, f.name) for f in proto.functions] == [OP]
     assert not {node.op_type for node in proto.functions[0].node if node.domain}
@@ -87,7 +68,7 @@ def test_one_node_whose_body_onnxruntime_runs(batch, steps, first_captured):
 def test_one_graph_serves_all_lengths():
     steps = torch.export.Dim("steps", min=2, max=4096)
     shapes = ({1: steps}, {1: steps}, None, None)
-    runner = session(to_onnx(Layer().eval(), layer_inputs(1, 50), dynamic_shapes=shapes))
+    runner = session(to_onnx(FUNCTION, Layer().eval(), layer_inputs(1, 50), dynamic_shapes=shapes))
     for length in (2, 15, 16, 17, 100, 1023):
         assert_runs_like_the_reference(runner, layer_inputs(1, length))
 
@@ -98,14 +79,14 @@ def test_without_an_initial_state_it_is_zero_in_the_graph():
             return diagonal_scan(a, 0.5 * a, b, b)
 
     inputs = 0.8 * torch.rand(2, 20, 3), torch.randn(2, 20, 3)
-    results = session(to_onnx(Scan(), inputs)).run(None, {"a": inputs[0].numpy(), "b": inputs[1].numpy()})
+    results = session(to_onnx(FUNCTION, Scan(), inputs)).run(None, {"a": inputs[0].numpy(), "b": inputs[1].numpy()})
     a, b = (value.double() for value in inputs)
     for result, want in zip(results, reference(a, 0.5 * a, b, b), strict=True):
         np.testing.assert_allclose(result, want.numpy(), rtol=0, atol=3e-6 * want.abs().max().item())
 
 
 def test_the_body_serves_float64_too():
-    proto = to_onnx(Layer().double().eval(), tuple(value.double() for value in layer_inputs(1, 33)))
+    proto = to_onnx(FUNCTION, Layer().double().eval(), tuple(value.double() for value in layer_inputs(1, 33)))
     inputs = [value.double() for value in layer_inputs(1, 33)]
     runner = session(proto)
     results = runner.run(None, {value.name: x.numpy() for value, x in zip(runner.get_inputs(), inputs, strict=True)})
@@ -120,7 +101,7 @@ def test_attach_leaves_other_models_alone():
         warnings.simplefilter("ignore")
         model = torch.onnx.export(nn.Linear(2, 2), (torch.zeros(1, 2),), dynamo=True, verbose=False).model
     before = set(model.functions), dict(model.opset_imports)
-    onnx_function.FUNCTION.attach(model)
+    FUNCTION.attach(model)
     assert (set(model.functions), dict(model.opset_imports)) == before
 
 

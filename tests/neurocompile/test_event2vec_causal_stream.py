@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.event2vec.causal import CausalConfig, CausalEvent2Vec
+from networks import scattered
 from neurocompile.capture import capture
 from neurocompile.parity import prove
 from neurocompile.passes import run_passes
@@ -28,12 +28,7 @@ def make(attention: str, place: str = "perceptron") -> CausalEvent2Vec:
         polarities=2, height=34, width=34, d_model=16, d_feedforward=24, nheads=4, n_layers=2, num_classes=3,
         attention=attention, memory=19, pool_every_layer=1, place=place,
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CausalEvent2Vec(config).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: CausalEvent2Vec(config))
 
 
 @pytest.mark.parametrize("attention", ["gated_linear", pytest.param("forgetting_causal", marks=pytest.mark.slow)])

@@ -10,6 +10,7 @@ import torch
 
 from models.checkpoint import open_checkpoint
 from models.event2vec import Event2Vec, Event2VecConfig
+from networks import scattered
 from neurocompile.capture import capture
 from neurocompile.parity import prove, shortest
 from neurocompile.passes import run_passes
@@ -34,12 +35,7 @@ compiled_only = pytest.mark.skipif(bool(cpu.availability().build), reason="no C 
 
 
 def make_model(config: Event2VecConfig = CONFIG) -> Event2Vec:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Event2Vec(config).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: Event2Vec(config))
 
 
 class Sessions:

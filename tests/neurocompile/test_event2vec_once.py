@@ -11,6 +11,7 @@ import torch
 from models.event2vec import Event2Vec, Event2VecConfig
 from models.event2vec.encoder import mean
 from models.event2vec.events import prepare
+from networks import scattered
 from neurocompile.capture import capture
 from neurocompile.lowering import lower
 from neurocompile.parity import prove, shortest
@@ -45,12 +46,7 @@ CASES = {
 
 
 def make_model(**changes) -> Event2Vec:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Event2Vec(replace(CONFIG, **changes)).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: Event2Vec(replace(CONFIG, **changes)))
 
 
 def make_events(count: int, seed: int = 0) -> Events:

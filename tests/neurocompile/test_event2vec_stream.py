@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.event2vec import Event2Vec, Event2VecConfig
+from networks import scattered
 from neurocompile.capture import capture
 from neurocompile.graph_program import GraphProgram
 from neurocompile.parity import WINDOWS, prove, shortest, window_ends
@@ -28,12 +29,7 @@ FRONT_END = Window(13, 9, 140, 12)
 
 
 def make_model(**changes) -> Event2Vec:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Event2Vec(replace(CONFIG, **changes)).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return scattered(lambda: Event2Vec(replace(CONFIG, **changes)))
 
 
 def make_events(count: int, seed: int = 0) -> Events:

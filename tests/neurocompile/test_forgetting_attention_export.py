@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from neurocompile.ops.forgetting_attention import forgetting_attention, onnx_function
+from neurocompile.ops.forgetting_attention import forgetting_attention
+from neurocompile.ops.forgetting_attention.onnx_function import FUNCTION
 from neurocompile.ops.forgetting_attention.reference import forgetting_attention as reference
+from onnx_export import session, to_onnx
 
 OP = ("neurocompile", "ForgettingAttention")
 
@@ -34,24 +31,6 @@ class Layer(nn.Module):
         return self.op(q, k, v, logsigmoid(2 + f)).flatten(2)
 
 
-def to_onnx(module, inputs, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module, inputs, dynamo=True, opset_version=20, optimize=False, verbose=False, **options
-        )
-    onnx_function.FUNCTION.attach(program.model)
-    proto = ir.to_proto(program.model)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
-
-
-def session(proto):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def assert_runs_like_the_reference(runner, layer, x, bound):
     (result,) = runner.run(None, {runner.get_inputs()[0].name: x.numpy()})
     wide = Layer(layer.heads, layer.keys, op=reference).double()
@@ -71,7 +50,7 @@ def test_one_node_whose_body_onnxruntime_runs(heads, keys, steps, first_captured
         module = torch.export.export(layer, (x,), strict=False)
         ops = [str(node.target) for node in module.graph.nodes if "neurocompile" in str(node.target)]
         assert ops == ["neurocompile.forgetting_attention.default"]
-    proto = to_onnx(module, (x,))
+    proto = to_onnx(FUNCTION, module, (x,))
     assert [(node.domain, node.op_type) for node in proto.graph.node].count(OP) == 1
     assert [(f.domain, f.name) for f in proto.functions] == [OP]
     assert not {node.op_type for node in proto.functions[0].node if node.domain}
@@ -81,7 +60,7 @@ def test_one_node_whose_body_onnxruntime_runs(heads, keys, steps, first_captured
 def test_one_graph_serves_all_lengths():
     layer = Layer(4, 2).eval()
     steps = torch.export.Dim("steps", min=2, max=4096)
-    runner = session(to_onnx(layer, (torch.randn(1, 50, 6),), dynamic_shapes=({1: steps},)))
+    runner = session(to_onnx(FUNCTION, layer, (torch.randn(1, 50, 6),), dynamic_shapes=({1: steps},)))
     for length in (2, 63, 64, 65, 500):
         x = torch.randn(1, length, 6, generator=torch.Generator().manual_seed(length))
         assert_runs_like_the_reference(runner, layer, x, 3e-6)
@@ -90,7 +69,7 @@ def test_one_graph_serves_all_lengths():
 def test_the_body_serves_float64_too():
     layer = Layer().double().eval()
     x = torch.randn(2, 133, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    assert_runs_like_the_reference(session(to_onnx(layer, (x,))), layer, x, 1e-13)
+    assert_runs_like_the_reference(session(to_onnx(FUNCTION, layer, (x,))), layer, x, 1e-13)
 
 
 def test_the_operator_keeps_torchs_contract():
@@ -121,7 +100,7 @@ def test_the_body_keeps_single_gates_in_long_sequences():
     inputs = [torch.randn(1, 700, 1, 4, generator=draw) for _ in range(3)]
     log_f = logsigmoid(torch.randn(1, 700, 1, generator=draw))
     log_f[:, ::9] = -300.0
-    runner = session(to_onnx(Op(), (*inputs, log_f)))
+    runner = session(to_onnx(FUNCTION, Op(), (*inputs, log_f)))
     (result,) = runner.run(
         None, {i.name: x.numpy() for i, x in zip(runner.get_inputs(), (*inputs, log_f), strict=True)}
     )

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from on_device import OnDevice
+
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
 from neurocompile.ops.forgetting_attention import blocked, peer, torch_op, triton_launch
@@ -102,16 +104,6 @@ def test_every_chip_has_blocks_that_divide():
                     assert blocks.queries % blocks.keys == 0
                 for blocks in (chosen.forward, chosen.query, chosen.key):
                     assert min(blocks.queries, blocks.keys) >= 16
-
-
-class OnDevice:
-    """Stands for a CUDA tensor where only its description is asked for."""
-
-    def __init__(self, tensor, device="cuda"):
-        self.tensor, self.is_cuda, self.device = tensor, device == "cuda", device
-
-    def __getattr__(self, name):
-        return getattr(self.tensor, name)
 
 
 def make_inputs(dtype=torch.bfloat16, width=32, heads=2, steps=8, gates=torch.float32, grad=True):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from on_device import OnDevice
+
 pytest.importorskip("triton", reason="Triton is published for Linux only")
 
 from neurocompile.ops.gated_linear_attention import blocked, peer, torch_op, triton_launch
@@ -94,16 +96,6 @@ def test_every_chip_has_blocks_that_tensor_cores_take():
             for width in (1, 32, 33, 64, WIDEST):
                 blocks = plan(capability, width, size)
                 assert min(blocks.steps, blocks.columns) >= 16
-
-
-class OnDevice:
-    """Stands for a CUDA tensor where only its description is asked for."""
-
-    def __init__(self, tensor):
-        self.tensor, self.is_cuda, self.device = tensor, True, "cuda"
-
-    def __getattr__(self, name):
-        return getattr(self.tensor, name)
 
 
 def make_inputs(dtype=torch.bfloat16, width=32, out=32, gates=torch.float32, steps=8, grad=True):
