@@ -20,7 +20,8 @@ WINDOW = 1024
 FRONT_END = ("window", "hop", "every")
 """What a table may say of the front end besides the whole of it under `front_end`."""
 
-_ASIDE = (*FRONT_END, "sample_number", "labels", "front_end", "family")
+# Older published files describe the network under `backbone`, in a grammar of their own; the weights say as much.
+_ASIDE = (*FRONT_END, "sample_number", "labels", "front_end", "family", "backbone")
 _LAYER = re.compile(r"backbone_net\.(?:(\d+)\.)?layers\.(\d+)\.")
 # Which tensors have a size as their first extent.
 _TOLD = {

@@ -54,6 +54,12 @@ def test_a_published_file_needs_no_change(weights, tmp_path):
     assert checkpoint.notes == ["configuration as given"]
 
 
+def test_an_older_published_file_leaves_the_sizes_to_the_weights(weights, tmp_path):
+    sensor = {name: MODEL[name] for name in ("P", "H", "W", "h", "w", "n_classes", "lr", "wd", "compile")}
+    checkpoint = opened(weights, tmp_path, {"model": sensor | {"backbone": "mlp-2,9,12-0,12"}, "data": DATA})
+    assert checkpoint.config == TINY and checkpoint.front_end.window == 64
+
+
 def test_a_published_file_that_draws_no_samples_reads_clusters(weights, tmp_path):
     table = {"model": MODEL, "data": DATA | {"name": "dvs_lip", "sampler": "none"}}
     checkpoint = opened(weights, tmp_path, table)
