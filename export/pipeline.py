@@ -14,9 +14,8 @@ from typing import Any
 from export.bundle import Staging, staging
 from models.checkpoint import Checkpoint, open_checkpoint
 from neurocompile.agreement import label_agreement
-from neurocompile.calibration import Calibration, Source, calibrate, shipped_source
+from neurocompile.calibration import Source, calibrate, shipped_source
 from neurocompile.capture import capture
-from neurocompile.graph_program import GraphProgram
 from neurocompile.parity import check_length, prove, shortest, window_ends
 from neurocompile.passes import PASSES, run_passes
 from neurocompile.sequences import fit_to_sensor, shipped_sequence, without_folder
@@ -113,7 +112,7 @@ def export_model(
         )
     program = checkpoint.model.stream_program(checkpoint.front_end, checkpoint.labels)
     sequence = _sequence(recording, full, checkpoint.front_end, program.spec)
-    source = _calibration_source(calibrate_on, checkpoint.front_end) if spec.name in CALIBRATED else None
+    source = _calibration_source(calibrate_on, program.spec, spec, checkpoint.front_end)
     with staging(output) as stage:
         progress("capture stages")
         captured = capture(program)
@@ -122,7 +121,9 @@ def export_model(
         calibration = None
         if source:
             progress("calibrate")
-            calibration = _calibration(rewritten, spec, source, announce)
+            # C derives its own bulk form.
+            only = spec.backend == "cpu"
+            calibration = calibrate(rewritten.spec, rewritten.graphs, source, announce, stages_only=only)
         progress(f"build {spec}")
         artefact = build(rewritten, spec, announce, calibration)
         table = {"name": str(spec), "backend": spec.backend, "dtype": spec.dtype, "device": spec.device}
@@ -170,22 +171,17 @@ def _sequence(recording: Recording | None, full: bool, front_end: FrontEnd, spec
     return without_folder(recording)
 
 
-def _calibration_source(given: Sequence[Recording], front_end: FrontEnd) -> Source:
-    """What the rounding is fitted to."""
+def _calibration_source(
+    given: Sequence[Recording], spec: ProgramSpec, target: TargetSpec, front_end: FrontEnd
+) -> Source | None:
+    """What the rounding is fitted to, if the target takes a calibration; more recordings where they are run in bulk."""
+    if target.name not in CALIBRATED:
+        return None
     for recording in given:
         check_stream(recording, width=front_end.width, height=front_end.height)
     if given:
         return Source(tuple(without_folder(recording) for recording in given), given=True)
-    return shipped_source(front_end)
-
-
-def _calibration(
-    program: GraphProgram, target: TargetSpec, source: Source, announce: Callable[[str], None]
-) -> Calibration:
-    """Of the graphs that ship; C has no chunk, and keeps nearest numbers where the shipped recordings never lead."""
-    names = [stage.name for stage in program.spec.stages] if target.backend == "cpu" else program.graphs
-    graphs = {name: program.graphs[name] for name in names}
-    return calibrate(program.spec, graphs, source, announce, every_product=target.backend != "cpu")
+    return shipped_source(front_end, 2 if target.backend == "cpu" and spec.chunk else 1)
 
 
 def _session(stage: Staging, tick_us: float) -> Any:
