@@ -176,14 +176,14 @@ def _plugins(op: str, problem: Problem) -> Iterator[dict[str, Any]]:
         }
 
 
-def shapes_of(op: str, width: int, steps: int = 1024) -> list[tuple[int, ...]]:
+def shapes_of(op: str, width: int) -> list[tuple[int, ...]]:
     """Shapes of an op's inputs: one sequence, two heads, one key head.
 
     Args:
         op: A key of `WIDTHS`.
         width: Columns, channels of a head, or neurons.
-        steps: Length of the sequence.
     """
+    steps = 1024
     if op == "diagonal_scan":
         return [(1, steps, width)] * 4 + [(1, width)] * 2
     if op == "lif":

@@ -23,7 +23,7 @@ MEMORY = 2048
 """Sessions opened to see what one costs."""
 
 
-def interleaved(ours: Compiled, rounds: int, counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
+def interleaved(ours: Compiled, rounds: int) -> list[dict[str, Any]]:
     """Time per event with 1, 16 and 256 sessions taking turns, each on its own stretch of the recording.
 
     Sessions begin at different places of the program's period, so that they do not fire the same stage one after the
@@ -32,11 +32,10 @@ def interleaved(ours: Compiled, rounds: int, counts: tuple[int, ...] = COUNTS) -
     Args:
         ours: The contestant.
         rounds: Passes; the fastest counts.
-        counts: Numbers of sessions.
     """
     period = ours.subject.spec.period
     rows = []
-    for count in counts:
+    for count in COUNTS:
         sessions = [NativeSession(ours.subject.spec, ours.model) for _ in range(count)]
         # Whole periods, so that every number of sessions has the same share of events that fire much.
         each = max(ours.recording.count // count // period, 1) * period

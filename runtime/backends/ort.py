@@ -1,8 +1,8 @@
-"""Backend `onnx`: stages as ONNX graphs in ONNX Runtime, with preallocated ping-pong state bindings."""
+"""Backend `onnx`: stages as ONNX graphs in ONNX Runtime on the processor, states in preallocated ping-pong bindings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -24,20 +24,12 @@ class OrtExecutor:
     all of them are made when the executor is created.
     """
 
-    def __init__(
-        self,
-        spec: ProgramSpec,
-        graphs: Mapping[str, bytes],
-        *,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, spec: ProgramSpec, graphs: Mapping[str, bytes], *, threads: int = 1) -> None:
         """Loads the graphs.
 
         Args:
             spec: The program's tables.
             graphs: Stage name (and the chunk's) -> serialised ONNX model.
-            providers: ONNX Runtime execution providers, in order of preference.
             threads: Intra-op threads.
 
         Raises:
@@ -45,9 +37,7 @@ class OrtExecutor:
         """
         self._spec = spec
         chunk = spec.chunk.name if spec.chunk else None
-        self._sessions = {
-            name: _open(name, graph, providers, threads, reuse=name == chunk) for name, graph in graphs.items()
-        }
+        self._sessions = {name: _open(name, graph, threads, reuse=name == chunk) for name, graph in graphs.items()}
         self._buffers = {s.name: tuple(np.full(s.shape, s.initial, s.dtype) for _ in range(2)) for s in spec.states}
         outputs = [output for stage in spec.stages for output in stage.outputs]
         self._values = {value.name: np.zeros(value.shape, value.dtype) for value in (*spec.items, *outputs)}
@@ -144,7 +134,7 @@ def _share(array: np.ndarray) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def _open(name: str, graph: bytes, providers: Sequence[str], threads: int, *, reuse: bool) -> ort.InferenceSession:
+def _open(name: str, graph: bytes, threads: int, *, reuse: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # A step's intermediate values are few and small: to give each its own place is up to a tenth faster than sharing.
     options.enable_mem_reuse = reuse
@@ -152,6 +142,6 @@ def _open(name: str, graph: bytes, providers: Sequence[str], threads: int, *, re
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(graph, options, providers=list(providers))
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exception types are private to its binding.
         raise UserError(f"ONNX Runtime {ort.__version__} refuses the graph of stage {name!r}: {error}") from error
