@@ -1,1 +1,1 @@
-"""Data modules: one file a data set, what they share in `module`, `batch` and `split`."""
+"""Data modules: one file a data set; `labelled` and `module` have what they share, `source` what a data set is to them."""
