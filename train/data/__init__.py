@@ -1,1 +1,1 @@
-"""Data modules: one file a data set; `labelled` and `module` have what they share, `source` what a data set is to them."""
+"""Data modules, one file a data set: `labelled` and `module` have what they share, `source` what they read from."""
