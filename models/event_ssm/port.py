@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.event_ssm.flax import check_shapes
 from models.event_ssm.port_config import EventSSMPortConfig
 from neurocompile.ops.diagonal_scan import diagonal_scan
 from neurocompile.program import StreamProgram
@@ -171,19 +170,6 @@ class EventSSMPort(nn.Module):
         self.encoder = PortEncoder(config, recurrence)
         self.decoder = nn.Linear(config.width, config.num_classes)
         self.attn_pool = nn.Linear(config.width, 1) if config.attention_pool else None
-
-    def load_checkpoint(self, table: dict[str, dict[str, Tensor]]) -> None:
-        """Loads the published `{"state_dict": ..}`.
-
-        Raises:
-            UserError: If an array is missing, unexpected or of another shape.
-        """
-        state = table.get("state_dict")
-        if not isinstance(state, dict):
-            raise UserError('the checkpoint has no "state_dict"; give the model.pt that the training wrote')
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-        check_shapes(shapes, {name: tuple(value.shape) for name, value in self.state_dict().items()})
-        self.load_state_dict(state)
 
     def forward(self, tokens: Tensor, dt: Tensor, lengths: Tensor) -> Tensor:
         """Classifies a padded batch.

@@ -10,6 +10,7 @@ import torch
 
 from models.event_ssm.port import EventSSMPort
 from models.event_ssm.port_config import EventSSMPortConfig
+from models.families.event_ssm_port import EventSSMPortFamily
 from runtime.errors import UserError
 
 SETTINGS = {
@@ -34,7 +35,7 @@ SETTINGS = {
 def port(golden, shared):
     table = golden.json("event_ssm_port_tiny_config")
     state = torch.load(shared / "golden" / "event_ssm_port_tiny_model.pt", weights_only=True)
-    return EventSSMPortConfig.from_upstream(table), state, golden.arrays("event_ssm_port_tiny")
+    return EventSSMPortConfig.from_upstream(table), state["state_dict"], golden.arrays("event_ssm_port_tiny")
 
 
 def error(actual, wanted):
@@ -48,7 +49,7 @@ def error(actual, wanted):
 def test_golden(port, setting, dtype, suffix, bound):
     config, state, arrays = port
     model = EventSSMPort(replace(config, **SETTINGS[setting]))
-    model.load_checkpoint(state)
+    model.load_state_dict(state)
     model.to(dtype).eval()
     seen = {}
     for s, stage in enumerate(model.encoder.stages):
@@ -64,7 +65,7 @@ def test_exact_recurrence_agrees_while_the_product_is_large(port):
     config, state, _ = port
     published, exact = EventSSMPort(config), EventSSMPort(config, recurrence="exact")
     for model in (published, exact):
-        model.load_checkpoint(state)
+        model.load_state_dict(state)
         model.double().eval()
     torch.manual_seed(0)
     tokens, lengths = torch.randint(0, 240, (2, 64)), torch.tensor([64, 40])
@@ -75,14 +76,12 @@ def test_exact_recurrence_agrees_while_the_product_is_large(port):
 
 def test_loading_is_strict(port):
     config, state, _ = port
-    table = dict(state["state_dict"])
-    del table["decoder.bias"]
+    family = EventSSMPortFamily()
+    missing = {name: value for name, value in state.items() if name != "decoder.bias"}
     with pytest.raises(UserError, match=r"decoder\.bias missing"):
-        EventSSMPort(config).load_checkpoint({"state_dict": table})
-    with pytest.raises(UserError, match="state_dict"):
-        EventSSMPort(config).load_checkpoint(table)
+        family.state_dict(missing, config)
     with pytest.raises(UserError, match=r"attn_pool\.weight.* unexpected"):
-        EventSSMPort(replace(config, attention_pool=False)).load_checkpoint(state)
+        family.state_dict(state, replace(config, attention_pool=False))
 
 
 @torch.no_grad()
@@ -90,7 +89,7 @@ def test_too_short_is_the_bias(port):
     config, state, _ = port
     for mode in ("pool", "timepool", "last", "attnpool"):
         model = EventSSMPort(replace(config, classification_mode=mode)).eval()
-        model.load_checkpoint(state)
+        model.load_state_dict(state)
         for length in (3, 40):
             logits = model(torch.zeros(1, length, dtype=torch.long), torch.ones(1, length), torch.tensor([3]))
             torch.testing.assert_close(logits[0], model.decoder.bias)
