@@ -22,7 +22,7 @@ from train.arguments import chosen_model
 from train.classifier import Classifier, Learner
 from train.data.labelled import LabelledData
 from train.ema import WeightAverage
-from train.messages import from_worker, quieten, sentence
+from train.messages import behind, from_worker, quieten, sentence
 from train.module import EventClassifier
 from train.outcome import save_metrics, save_model, save_predictions
 from train.progress import EpochLines
@@ -44,11 +44,13 @@ def run(arguments: list[str], name: str) -> None:
     quieten()
     try:
         CLI(name, arguments, chosen_model(arguments))
-    except ArgumentError as error:
-        raise UserError(sentence(str(error))) from error
     except UserError as error:
         raise from_worker(error) from error
-    except ValueError as error:
+    except (ArgumentError, ValueError) as error:
+        if (refusal := behind(error)) is not None:
+            raise refusal from error
+        if isinstance(error, ArgumentError):
+            raise UserError(sentence(str(error))) from error
         # Lightning asks for the packages of loggers and plugins only when they are used.
         missing = re.search(r"given class_path '([\w.]+)':\s+Requirement '([^']+)' not met", str(error))
         if missing is None:
@@ -192,6 +194,11 @@ class CLI(LightningCLI):
     def before_validate(self) -> None:
         """See `before_fit`."""
         self._open("validate")
+        split = self.datamodule.splits.get("validation")
+        if split is not None and not len(split):
+            raise UserError(
+                "nothing is held back for validation; set data.validation_fraction, or data.validate_on_test true"
+            )
 
     def before_test(self) -> None:
         """See `before_fit`."""

@@ -16,6 +16,14 @@ def sentence(message: str) -> str:
     return " ".join(message.split()) + "; `python -m train COMMAND --help` lists all settings"
 
 
+def behind(error: BaseException) -> UserError | None:
+    """The refusal that made a library's error: the parser tries types in turn, and wraps what each of them says."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def from_worker(error: UserError) -> UserError:
     """The error itself, where a process that prepares batches raised it and torch wrapped it into its traceback."""
     lines = str(error).strip().splitlines()

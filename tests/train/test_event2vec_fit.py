@@ -110,6 +110,29 @@ def test_what_cannot_be_begun_is_refused_before_anything_is_written(lip, pretrai
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--model.network.nheads", "5"], "d_model is 16, it must be divisible by 4 and by nheads 5"),
+        (["--model.network.mask_ratio", "0.3"], "model.network.mask_ratio is above 0"),
+        (["--data.sampler", "all"], "sampler 'all' does not exist"),
+        (["--data.transforms", "RandomFoo-1"], "transform 'RandomFoo' in 'RandomFoo-1' does not exist"),
+        (["--data.validation_fraction", "2"], "data.validation_fraction is 2.0; give a number in [0, 1)"),
+    ],
+)
+def test_what_model_and_data_refuse_is_one_sentence(more, message, lip, tmp_path, capsys):
+    """Although the parser of the command line wraps it into its own errors."""
+    assert fit("event2vec_dvs_lip_cluster_event", lip, tmp_path / "run", *LIP, *more) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_validating_on_nothing_is_refused(pretrained, capsys):
+    assert main(["validate", "--ckpt_path", str(pretrained / "checkpoints" / "last.ckpt")]) == 2
+    assert "nothing is held back for validation" in capsys.readouterr().err
+
+
 def test_networks_without_classes_cannot_be_chosen_by_accuracy(lip, tmp_path, capsys):
     more = ["--choose_by", "accuracy", "--data.validation_fraction", "0.25", "--data.validate_on_test", "true"]
     assert fit("event2vec_dvs_lip_cluster_event_self_supervised_training", lip, tmp_path, *LIP, *more) == 2
