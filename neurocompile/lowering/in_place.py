@@ -1,8 +1,9 @@
 """New values of states go where the old ones are if nothing reads those afterwards; otherwise they are copied there.
 
 A new value may take the old one's place if every statement that reads the old value comes before the statement that
-writes the new one, or is that very statement: a nest that reads either the same element that the iteration writes or
-other elements than any iteration writes, or a scatter into the old value that reads it for nothing else.
+writes the new one, or is that very statement: a scatter into the old value that reads it for nothing else, or a nest
+that reads the same element that the iteration writes, or other elements than any iteration writes, or, along one
+dimension, elements further on, as a ring does that moves up: iterations run in ascending order.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _safe(statements: list[Statement], old: Buffer, new: Buffer) -> bool:
     nest = statements[first]
     if isinstance(nest, Scatter) and len(writes) == 1:
         return old not in (nest.x.buffer, nest.index.buffer)
-    if not isinstance(nest, Nest) or len(writes) > 1:
+    if not isinstance(nest, Nest):
         return False
     if any(isinstance(line, Fold) and line.access.buffer == new for line in nest.body):
         return False
@@ -74,5 +75,7 @@ def _safe(statements: list[Statement], old: Buffer, new: Buffer) -> bool:
 def _apart(load: Access, store: Access, shape: tuple[int, ...]) -> bool:
     if (load.offset, load.strides) == (store.offset, store.strides):
         return True
+    if len(shape) == 1 and load.strides == store.strides and load.strides[0] > 0 and load.offset > store.offset:
+        return not load.row and not store.row
     (low, high), (first, last) = load.span(shape), store.span(shape)
     return high < first or last < low

@@ -31,6 +31,10 @@ BODIES = {
     " old = ReduceSum<keepdims = 0>(table, axes) y_next = Mul(old, old)",
     "from another row": f"{WRITE} row = Slice(table, three, six) table_next = ScatterND(table, index, row)"
     " count_next = Add(count, one)",
+    "moved up": f"{ROWS} row = Slice(rows, zero, one) past = Slice(table, one, six)"
+    " table_next = Concat<axis = 0>(past, row) count_next = Add(count, one)",
+    "moved down": f"{ROWS} row = Slice(rows, zero, one) past = Slice(table, zero, five)"
+    " table_next = Concat<axis = 0>(row, past) count_next = Add(count, one)",
 }
 
 
@@ -55,6 +59,7 @@ def program(graph, body: str) -> GraphProgram:
     constants = {
         **{"lengths": LENGTHS, "begins": BEGINS, "axis": np.array([1]), "axes": np.array([0]), "one": np.array([1])},
         **{"cut": np.array([3, 4]), "three": np.array([3]), "six": np.array([6])},
+        **{"zero": np.array([0]), "five": np.array([5])},
     }
     sizes = {"table": "float[6,4] table_next", "count": "int64[1] count_next", "y": "float[4] y_next"}
     inputs = "int64[12] token, int64[12] time, float[6,4] table, int64[1] count"
@@ -116,6 +121,12 @@ def test_only_the_rows_move_where_nothing_reads_the_old_table(graph):
     # The old table is summed up first, so that it may go then.
     stage = lower(program(graph, BODIES["read again"])).stages["write"]
     assert written(stage).count("Scatter") == 1
+
+
+def test_a_ring_that_moves_up_does_so_in_place_and_one_that_moves_down_does_not(graph):
+    up, down = (lower(program(graph, BODIES[f"moved {way}"])).stages["write"] for way in ("up", "down"))
+    assert 24 not in {buffer.size for buffer in up.locals}
+    assert 24 in {buffer.size for buffer in down.locals}
 
 
 def test_a_restored_count_that_no_stream_has_touches_no_other_memory(graph, tmp_path):
