@@ -82,7 +82,8 @@ class TestWindows:
     @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
     @pytest.mark.parametrize("device", BOARDS)
     def test_parity_in_the_emulator(self, device, dtype):
-        config = Event2VecConfig(2, 9, 13, d_model=16, d_feedforward=24, nheads=4, n_layers=2, num_classes=3)
+        sizes = {"polarities": 2, "height": 9, "width": 13, "num_classes": 3}
+        config = Event2VecConfig(**sizes, d_model=16, d_feedforward=24, nheads=4, n_layers=2)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             program = Event2Vec(config).eval().stream_program(Window(13, 9, 111, 7), ("a", "b", "c"))
