@@ -183,7 +183,7 @@ def to_fp8(weight: Tensor) -> Tensor:
     return (weight / scale).to(torch.float8_e4m3fn).to(weight.dtype) * scale
 
 
-FORWARD = ("diagonal_scan_states", "forgetting_attention_sums", "forgetting_attention_suffixes")
+FORWARD = ("diagonal_scan_states", "forgetting_attention_sums")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {"bf16": to_bf16, "int8": to_int8, "fp8": to_fp8}
 PRODUCTS = frozenset({functional.linear, functional.conv1d, torch.matmul, Tensor.matmul, Tensor.__matmul__})

@@ -170,6 +170,16 @@ def test_half_precision_inputs_are_an_island_of_float32(dtype):
     assert_close([result], [reference(*[value.double() for value in inputs])], 5e-6)
 
 
+def test_autocast_on_a_processor_changes_nothing():
+    """Published training is `bf16-mixed`."""
+    inputs = make_inputs(2, 300, dtype=torch.float32)
+    want, gradients = run_with_gradients(forgetting_attention, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        result, found = run_with_gradients(forgetting_attention, inputs)
+    assert torch.equal(result, want)
+    assert all(torch.equal(*pair) for pair in zip(found, gradients, strict=True))
+
+
 def test_only_what_is_asked_for_gets_a_gradient():
     q, k, v, log_f = make_inputs(1, 140)
     log_f.requires_grad_()

@@ -88,6 +88,14 @@ def test_keys_may_come_part_by_part():
     assert (known[..., :-1] - forgetting_attention(q, k, v, log_f)).abs().max() <= 1e-12
 
 
+def test_autocast_on_a_processor_changes_nothing():
+    inputs, cut = make("new queries, all starts")
+    inputs = [value.float() for value in inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = forgetting_attention_suffixes(*inputs, cut)
+    assert torch.equal(found, forgetting_attention_suffixes(*inputs, cut))
+
+
 class Op(nn.Module):
     """The op alone."""
 

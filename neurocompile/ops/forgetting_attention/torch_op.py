@@ -49,7 +49,9 @@ def _forgetting_attention(*inputs: Tensor) -> Tensor:
 @torch.library.custom_op("neurocompile::forgetting_attention_sums", mutates_args=())
 def forgetting_attention_sums(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> tuple[Tensor, Tensor]:
     """(B, T, H, D) attention and (B H, T) logarithm of every softmax's sum."""
-    return _face(q, k, v, log_f).forward(q, k, v, log_f)
+    # Autocast would make products half precision, which are then added to float32 sums in place.
+    with torch.autocast(q.device.type, enabled=False):
+        return _face(q, k, v, log_f).forward(q, k, v, log_f)
 
 
 @torch.library.custom_op("neurocompile::forgetting_attention_gradients", mutates_args=())
@@ -57,7 +59,8 @@ def forgetting_attention_gradients(
     q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, o: Tensor, total: Tensor, d_o: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by `q, k, v, log_f`, given both results and the gradient by the first."""
-    return _face(q, k, v, log_f).gradients(q, k, v, log_f, o, total, d_o)
+    with torch.autocast(q.device.type, enabled=False):
+        return _face(q, k, v, log_f).gradients(q, k, v, log_f, o, total, d_o)
 
 
 @forgetting_attention_sums.register_fake

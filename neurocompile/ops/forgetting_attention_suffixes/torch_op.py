@@ -29,4 +29,5 @@ def _suffixes(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor, known: Tensor, cut
 
         dtype = sum_dtype(q, k, v, log_f, known)
         return symbolic_node([value.to(dtype) for value in (q, k, v, log_f, known)], cut)
-    return blocked.suffixes(q, k, v, log_f, known, cut)
+    with torch.autocast(q.device.type, enabled=False):
+        return blocked.suffixes(q, k, v, log_f, known, cut)
