@@ -8,6 +8,7 @@ from torch.nn.functional import softplus
 
 from models.event2vec.config import Event2VecConfig
 from models.event2vec.packing import Order
+from models.event2vec.sizes import Sizes
 from neurocompile.ops.forgetting_attention import forgetting_attention
 
 EPS = 1e-5
@@ -34,7 +35,37 @@ class HeadNorm(nn.Module):
         return (split * torch.rsqrt(split.square().mean(-1, keepdim=True) + EPS)).flatten(-2) * self.weight
 
 
-class ForgettingAttention(nn.Module):
+class Projections(nn.Module):
+    """What attentions with forget gates share: projections, grouped heads, normalised queries and keys, the gates.
+
+    Args:
+        sizes: Widths and heads.
+        directions: Results of the attention, side by side, that the last projection takes.
+    """
+
+    def __init__(self, sizes: Sizes, directions: int) -> None:
+        super().__init__()
+        self.heads, self.key_heads = sizes.nheads, sizes.key_heads
+        width = sizes.d_model
+        keys = width // self.heads * self.key_heads
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, keys, bias=False)
+        self.v_proj = nn.Linear(width, keys, bias=False)
+        self.f_proj = nn.Linear(width, self.heads)
+        self.o_proj = nn.Linear(directions * width, width, bias=False)
+        self.q_norm = HeadNorm(self.heads, width)
+        self.k_norm = HeadNorm(self.key_heads, keys)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(.., d) -> queries, keys and values (.., heads, d_h) and log gates (.., H)."""
+        q, k = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
+        q = q.unflatten(-1, (self.heads, -1))
+        k, v = (value.unflatten(-1, (self.key_heads, -1)) for value in (k, self.v_proj(x)))
+        # logsigmoid, in the form that graphs keep exact where a gate is nearly open or shut.
+        return q, k, v, -softplus(-self.f_proj(x), threshold=LINEAR)
+
+
+class ForgettingAttention(Projections):
     """Both halves of the attention: over what came before an event and over what comes after it.
 
     Args:
@@ -42,25 +73,7 @@ class ForgettingAttention(nn.Module):
     """
 
     def __init__(self, config: Event2VecConfig) -> None:
-        super().__init__()
-        self.heads, self.key_heads = config.nheads, config.key_heads
-        width = config.d_model
-        keys = width // self.heads * self.key_heads
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, keys, bias=False)
-        self.v_proj = nn.Linear(width, keys, bias=False)
-        self.f_proj = nn.Linear(width, self.heads)
-        self.o_proj = nn.Linear(2 * width, width, bias=False)
-        self.q_norm = HeadNorm(self.heads, width)
-        self.k_norm = HeadNorm(self.key_heads, keys)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, L, d) -> queries, keys and values (B, L, heads, d_h) and log gates (B, L, H)."""
-        q, k = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
-        q = q.unflatten(-1, (self.heads, -1))
-        k, v = (value.unflatten(-1, (self.key_heads, -1)) for value in (k, self.v_proj(x)))
-        # logsigmoid, in the form that graphs keep exact where a gate is nearly open or shut.
-        return q, k, v, -softplus(-self.f_proj(x), threshold=LINEAR)
+        super().__init__(config, 2)
 
     def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
         """Attends in both directions.

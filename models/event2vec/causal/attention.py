@@ -7,10 +7,10 @@ forgetting_causal  softmax over the last `memory` tokens of q_t . k_j / sqrt(d_h
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad, softplus
+from torch import Tensor
+from torch.nn.functional import pad
 
-from models.event2vec.attention import LINEAR, HeadNorm
+from models.event2vec.attention import HeadNorm, Projections
 from models.event2vec.causal.config import CausalConfig
 from neurocompile.ops.gated_linear_attention import gated_linear_attention
 from neurocompile.ops.gated_linear_attention import step as linear_step
@@ -19,32 +19,16 @@ NOTHING = -1e30
 """Logarithm of the weight of a place in the ring that holds nothing yet."""
 
 
-class CausalAttention(nn.Module):
-    """What both share: projections, grouped heads, normalised queries and keys, forget gates.
+class CausalAttention(Projections):
+    """What both share.
 
     Args:
         config: Widths and heads.
     """
 
     def __init__(self, config: CausalConfig) -> None:
-        super().__init__()
-        self.heads, self.key_heads, self.head_width = config.nheads, config.key_heads, config.head_width
-        width = config.d_model
-        keys = self.head_width * self.key_heads
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, keys, bias=False)
-        self.v_proj = nn.Linear(width, keys, bias=False)
-        self.f_proj = nn.Linear(width, self.heads)
-        self.o_proj = nn.Linear(width, width, bias=False)
-        self.q_norm = HeadNorm(self.heads, width)
-        self.k_norm = HeadNorm(self.key_heads, keys)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(.., d) -> queries, keys and values (.., heads, d_h) and log gates (.., H)."""
-        q, k = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x))
-        q = q.unflatten(-1, (self.heads, -1))
-        k, v = (value.unflatten(-1, (self.key_heads, -1)) for value in (k, self.v_proj(x)))
-        return q, k, v, -softplus(-self.f_proj(x), threshold=LINEAR)
+        super().__init__(config, 1)
+        self.head_width = config.head_width
 
 
 class GatedLinear(CausalAttention):
