@@ -29,8 +29,13 @@ LONGEST = 1024
 
 
 def applies(batch: EventBatch) -> bool:
-    """Whether `forward` takes a batch: on a CPU, not too long, and every position holds an event."""
-    return batch.mask.device.type == "cpu" and batch.mask.shape[1] <= LONGEST and bool(batch.mask.all())
+    """Whether `forward` takes a batch: on a CPU, not too long, and every position holds an event.
+
+    Nor under autocast, which would round prefix sums to half precision with the keys that they join.
+    """
+    if batch.mask.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    return batch.mask.shape[1] <= LONGEST and bool(batch.mask.all())
 
 
 def forward(model: Event2Vec, batch: EventBatch) -> Tensor:
