@@ -138,9 +138,9 @@ NC_INLINE vf nc_larger(vf a, vf b) {
 #endif
 }
 
-/* 2^x for x <= 0, relative error 2^-22.5; 0 below -126, NaN for NaN. */
+/* 2^x for x <= 0, relative error 2^-22.5; 0 below -64, so that products with it are no denormals; NaN for NaN. */
 NC_INLINE vf nc_power(vf x) {
-    vf bounded = nc_larger(nc_splat(-126.0f), x);
+    vf bounded = nc_larger(nc_splat(-64.0f), x);
     vf shifted = bounded + 0x1.8p23f;
     vf r = bounded - (shifted - 0x1.8p23f);
     vf p = nc_splat(0x1.5bba0ep-10f);
@@ -150,5 +150,5 @@ NC_INLINE vf nc_power(vf x) {
     p = p * r + 0x1.62e42ap-1f;
     p = p * r + 1.0f;
     vi power = (vi)p + ((vi)shifted << 23);
-    return (vf)(power & ~(x < -126.0f));
+    return (vf)(power & ~(x < -64.0f));
 }

@@ -705,9 +705,9 @@ NC_INLINE vf nc_larger(vf a, vf b) {
 #endif
 }
 
-/* 2^x for x <= 0, relative error 2^-22.5; 0 below -126, NaN for NaN. */
+/* 2^x for x <= 0, relative error 2^-22.5; 0 below -64, so that products with it are no denormals; NaN for NaN. */
 NC_INLINE vf nc_power(vf x) {
-    vf bounded = nc_larger(nc_splat(-126.0f), x);
+    vf bounded = nc_larger(nc_splat(-64.0f), x);
     vf shifted = bounded + 0x1.8p23f;
     vf r = bounded - (shifted - 0x1.8p23f);
     vf p = nc_splat(0x1.5bba0ep-10f);
@@ -717,7 +717,7 @@ NC_INLINE vf nc_power(vf x) {
     p = p * r + 0x1.62e42ap-1f;
     p = p * r + 1.0f;
     vi power = (vi)p + ((vi)shifted << 23);
-    return (vf)(power & ~(x < -126.0f));
+    return (vf)(power & ~(x < -64.0f));
 }
 
 static const unsigned char nc_program_id[32] = {182, 79, 30, 158, 72, 105, 193, 98, 97, 125, 135, 85, 209, 205, 8, 94, 246, 206, 203, 54, 207, 161, 119, 250, 51, 195, 46, 200, 22, 28, 236, 232};
