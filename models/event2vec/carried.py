@@ -26,6 +26,11 @@ MOST_BYTES = 64 << 20
 direction is computed anew in every window."""
 
 
+def slots(hops: int) -> int:
+    """Places of all R delay lines together."""
+    return hops * (hops + 1) // 2
+
+
 class DelayLines(nn.Module):
     """Which slots of the lines a hop writes and reads; the slots of all R lines follow one another, the shortest first.
 
@@ -39,9 +44,8 @@ class DelayLines(nn.Module):
     def __init__(self, hops: int) -> None:
         super().__init__()
         lengths = torch.arange(1, hops + 1)
-        self.slots = hops * (hops + 1) // 2
         self.register_buffer("lengths", lengths, persistent=False)
-        self.register_buffer("begins", lengths * (lengths - 1) // 2, persistent=False)
+        self.register_buffer("begins", torch.tensor([slots(hop) for hop in range(hops)]), persistent=False)
 
     def written(self, hops: Tensor) -> Tensor:
         """(1,) hops before this one -> (R,) slots for what this hop keeps, that for the next hops first."""
@@ -85,9 +89,10 @@ class AttentionStage(nn.Module):
         hop = q.shape[1] // self.hops
         unknown = self.nothing.to(q.dtype).expand(1, hop, self.heads, -1)
         before = torch.cat((carried[4][None, hop:].unflatten(-1, (self.heads, -1)), unknown), 1)
-        newest_k, newest_v = k[:, -hop:], v[:, -hop:]
-        turned = [value.flip(1) for value in (q, newest_k, newest_v, log_f, before)]
-        ahead = forgetting_attention_suffixes(turned[0], turned[1], turned[2], turned[3], turned[4], hop)
+        # Looking ahead is looking back on reversed sequences, where the newest keys come first.
+        ahead = forgetting_attention_suffixes(
+            q.flip(1), k[:, -hop:].flip(1), v[:, -hop:].flip(1), log_f.flip(1), before.flip(1), hop
+        )
         ahead = ahead[0, 0].flip(0).flatten(1)
         if self.lines is None:
             return (ahead,)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.event2vec.carried import MOST_BYTES, AttentionStage
+from models.event2vec.carried import MOST_BYTES, AttentionStage, slots
 from models.event2vec.causal.temporal import CausalTemporalEmbedding
 from models.event2vec.encoder import Encoder, EncoderLayer, encode, mean, pool_pairs
 from models.event2vec.events import scaled_gaps
@@ -167,14 +167,14 @@ def once_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] = 
     feed = replace(front_end, window=hop, scaled=False)
     keys = config.d_model // config.nheads * config.key_heads
     widths = (config.d_model, config.d_model, keys, keys, config.nheads)
-    slots = size // hop * (size // hop + 1) // 2
-    keep = 4 * slots * hop * config.d_model <= MOST_BYTES
+    hops = size // hop
+    keep = 4 * slots(hops) * hop * config.d_model <= MOST_BYTES
     rings = [StateSpec(f"ring_{name}", "float32", (size, width)) for name, width in zip(RINGS, widths, strict=True)]
     histories = [StateSpec(f"history{k}", "float32", shape) for k, shape in enumerate(model.tpe.histories)]
     states = (StateSpec("last", "int64", (1,)), StateSpec("blocks", "int64", (1,)), *histories, *rings)
     names = tuple(state.name for state in states)
     ahead = StateSpec("ahead", "float32", (size, config.d_model + config.nheads))
-    kept = (StateSpec("kept", "float32", (slots, hop * config.d_model)),) if keep else ()
+    kept = (StateSpec("kept", "float32", (slots(hops), hop * config.d_model)),) if keep else ()
     projected = tuple(ring.name for ring in rings[1:])
     carried = tuple(state.name for state in (ahead, *kept))
     looked_back = carried[1:] or projected
@@ -192,7 +192,7 @@ def once_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] = 
             ),
             StageSpec("readout", Trigger(REQUEST), (), outputs=answer, reads=(POOLED,)),
         ),
-        first_readout=size // hop,
+        first_readout=hops,
         labels=labels,
         notes={
             "window": f"the last {size} events, every {hop}; equal to the network on them",
@@ -200,7 +200,7 @@ def once_program(model: Event2Vec, front_end: Window, labels: tuple[str, ...] = 
             "carried": f"of the first layer's attention: {'both directions' if keep else 'the backward direction'}",
         },
     )
-    attention = AttentionStage(first_layer(model.backbone_net).attention.attention, size // hop, keep=keep)
+    attention = AttentionStage(first_layer(model.backbone_net).attention.attention, hops, keep=keep)
     modules = {
         "tokens": TokenStage(model),
         "attention": attention,
