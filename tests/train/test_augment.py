@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.augment import AugmentAudio, AugmentVision, Columns, Warp
+from train.augment.downsample import downsample
 from train.augment.drop_event import drop_event
 from train.augment.drop_event_chunk import drop_event_chunk
 from train.augment.jitter_channel import jitter_channel
@@ -208,6 +209,13 @@ def test_scale_multiplies_from_the_origin(seed, count, largest):
         stay = (x < W) & (y < H)
         assert after.x.tolist() == x[stay].astype(int).tolist()
         assert after.y.tolist() == y[stay].astype(int).tolist()
+
+
+def test_downsample_merges_pixels():
+    before = recording(0, 100)
+    after = downsample(before, 4)
+    assert after.x.tolist() == (before.x // 4).tolist()
+    assert after.t is before.t
 
 
 @given(seeds, counts, st.integers(0, 100), st.integers(0, 100))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from train.augment.columns import Columns
+from train.augment.downsample import downsample
 from train.augment.drop_event import drop_event
 from train.augment.drop_event_chunk import drop_event_chunk
 from train.augment.jitter_channel import jitter_channel
@@ -104,3 +105,6 @@ class AugmentVision:
         events = rotate(events, rng, self.max_angle, width, height)
         events = scale(events, rng, self.max_scale, width, height)
         return self.warp(events, rng, width, height)
+
+
+__all__ = ["AugmentAudio", "AugmentVision", "Warp", "downsample"]
